@@ -38,7 +38,6 @@ struct saw_call {
     int precision;                          /* saw_precision: what products are made in */
     void *scratch;                          /* as many bytes as op->scratch said, 64-byte aligned */
     void *state;                            /* as many bytes as op->state said; lives from call to call */
-    const double *feeds;                    /* run-time scalars */
     const saw_simd *simd;                   /* CPU only */
 };
 

@@ -33,6 +33,9 @@ saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *
                               const saw_packed **out);
 size_t saw_weights_bytes(const saw_weights *w);
 
+/** The element type that products of this precision are made in. */
+saw_dtype saw_precision_dtype(int precision);
+
 /* ---- program ------------------------------------------------------------------------------------------------------ */
 
 typedef struct saw_program saw_program;

@@ -1,0 +1,78 @@
+/*
+ * program_private.h - what program.c plans and run.c executes. Not for other folders.
+ */
+#ifndef SAW_PROGRAM_PRIVATE_H
+#define SAW_PROGRAM_PRIVATE_H
+
+#include "core/program.h"
+
+#include <stdlib.h>
+
+enum { PLACE_NONE, PLACE_ARENA, PLACE_SCRATCH, PLACE_PARAM, PLACE_BIND };
+
+typedef struct place {
+    int where;
+    size_t offset;
+    bool needed;
+    bool dense, packed; /* how a weight is wanted */
+} place;
+
+/* First and last entry that touches a root value. */
+typedef struct live {
+    int first, last;
+    bool pinned; /* kept to the end */
+} live;
+
+typedef struct planned_entry {
+    const saw_entry *e;
+    const saw_kernels *kernels;
+    int n_in, n_out;        /* of the forward entry */
+    saw_dims *in_dims;      /* of the forward entry: inputs, then outputs. Owned */
+    uint32_t axes;          /* that the entry can be cut along */
+    uint32_t *operand_axes; /* per operand of e. Owned */
+    double flops, weight_bytes;
+    size_t state_offset, state_bytes;
+} planned_entry;
+
+typedef struct group {
+    int first, count;              /* entries */
+    uint32_t axes;                 /* cut along these */
+    int64_t size[SAW_MAX_DIMS];    /* of those axes */
+    int64_t extent[SAW_MAX_DIMS];  /* of a tile along them */
+    int64_t tiles, parts;
+    size_t values_bytes;           /* scratch for inner values; kernels' own scratch follows */
+} group;
+
+struct saw_program {
+    saw_context *ctx;
+    saw_graph *graph;
+    saw_device device;
+    saw_precision precision;
+    size_t real_bytes;
+    int threads;
+    planned_entry *entries, *bind;
+    int n_entries, n_bind;
+    place *place; /* per value; of views unused */
+    live *live;
+    group *groups;
+    int n_groups;
+    int max_operands;
+    size_t arena_bytes, scratch_bytes, state_bytes;
+    double flops;
+};
+
+/* Where the numbers of a program are in one run. */
+typedef struct saw_memory {
+    char *arena, *scratch; /* scratch: of the calling thread */
+    char *const *weights;  /* per value: dense weights, else NULL */
+} saw_memory;
+
+/* The view of value v for the tile [lo, hi) of a group, cut along `axes`. memory NULL: dims and strides only. */
+saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes, const int64_t *lo,
+                       const int64_t *hi, const saw_memory *memory);
+
+/** Bytes of a tensor packed as [dims[0], rest] for products, and the packing of dense numbers (owned by the caller). */
+size_t saw_pack_bytes(const saw_dims *dims, int precision);
+saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision, saw_packed **out);
+
+#endif

@@ -1,0 +1,244 @@
+/*
+ * weights.c - names to numbers: dense copies and packed matrices, each made once and shared by all runs.
+ */
+#include "core/program_private.h"
+#include "kernels/simd/simd.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct weight {
+    char *name;
+    float *dense;
+    bool own_values; /* dense came from saw_weights_set */
+    saw_dims dims;   /* of own values */
+    saw_packed *packed[3]; /* per saw_precision */
+} weight;
+
+struct saw_weights {
+    saw_context *ctx;
+    saw_weight_source source;
+    weight *items;
+    int count, room;
+    int *table; /* open addressing: index + 1 */
+    int table_room;
+    size_t bytes;
+};
+
+saw_status saw_weights_open(saw_context *ctx, const saw_weight_source *source, saw_weights **out)
+{
+    saw_weights *w = saw_calloc(ctx, 1, sizeof *w);
+    *out = w;
+    if (!w)
+        return SAW_ERR_MEMORY;
+    w->ctx = ctx;
+    if (source)
+        w->source = *source;
+    return SAW_OK;
+}
+
+void saw_weights_close(saw_weights *w)
+{
+    if (!w)
+        return;
+    for (int i = 0; i < w->count; i++) {
+        saw_free(w->ctx, w->items[i].name);
+        saw_free(w->ctx, w->items[i].dense);
+        for (int k = 0; k < 3; k++)
+            saw_free(w->ctx, w->items[i].packed[k]);
+    }
+    saw_free(w->ctx, w->items);
+    saw_free(w->ctx, w->table);
+    saw_free(w->ctx, w);
+}
+
+size_t saw_weights_bytes(const saw_weights *w)
+{
+    return w->bytes;
+}
+
+static int *table_slot(const saw_weights *w, const char *name)
+{
+    for (uint64_t i = saw_fnv1a(name, strlen(name));; i++) {
+        int *slot = &w->table[i & (uint64_t)(w->table_room - 1)];
+        if (!*slot || !strcmp(w->items[*slot - 1].name, name))
+            return slot;
+    }
+}
+
+static weight *find_or_add(saw_weights *w, const char *name)
+{
+    if (2 * (w->count + 1) > w->table_room) {
+        int room = w->table_room ? 2 * w->table_room : 512;
+        int *fresh = saw_calloc(w->ctx, (size_t)room, sizeof *fresh);
+        weight *items = fresh ? saw_realloc(w->ctx, w->items, (size_t)room * sizeof *items) : NULL;
+        if (!items) {
+            saw_free(w->ctx, fresh);
+            return NULL;
+        }
+        saw_free(w->ctx, w->table);
+        w->items = items;
+        w->table = fresh;
+        w->table_room = room;
+        for (int i = 0; i < w->count; i++)
+            *table_slot(w, w->items[i].name) = i + 1;
+    }
+    int *slot = table_slot(w, name);
+    if (!*slot) {
+        weight fresh = {.name = saw_strdup(w->ctx, name)};
+        if (!fresh.name)
+            return NULL;
+        w->items[w->count] = fresh;
+        *slot = ++w->count;
+    }
+    return &w->items[*slot - 1];
+}
+
+saw_status saw_weights_set(saw_weights *w, const char *name, saw_dims dims, const float *data)
+{
+    weight *x = find_or_add(w, name);
+    size_t bytes = (size_t)saw_dims_count(&dims) * sizeof(float);
+    float *copy = x ? saw_alloc(w->ctx, bytes) : NULL;
+    if (!copy)
+        return SAW_ERR_MEMORY;
+    memcpy(copy, data, bytes);
+    saw_free(w->ctx, x->dense);
+    x->dense = copy;
+    x->own_values = true;
+    x->dims = dims;
+    w->bytes += bytes;
+    return SAW_OK;
+}
+
+static saw_status check_dims(saw_weights *w, const weight *x, const saw_dims *want)
+{
+    saw_dims have = x->dims;
+    if (!x->own_values) {
+        saw_status status = w->source.dims ? w->source.dims(w->source.user, x->name, &have)
+                                           : saw_fail(w->ctx, SAW_ERR_SHAPE, "the weights have no %s", x->name);
+        if (status)
+            return status;
+    }
+    if (saw_dims_equal(&have, want))
+        return SAW_OK;
+    saw_buffer text = {.ctx = w->ctx};
+    for (int i = 0; i < have.n; i++)
+        saw_buffer_printf(&text, "%s%lld", i ? " x " : "", (long long)have.d[i]);
+    saw_buffer_printf(&text, ", the model wants ");
+    for (int i = 0; i < want->n; i++)
+        saw_buffer_printf(&text, "%s%lld", i ? " x " : "", (long long)want->d[i]);
+    saw_status status = saw_fail(w->ctx, SAW_ERR_SHAPE, "the tensor %s is %s", x->name, text.data ? text.data : "");
+    saw_buffer_free(&text);
+    return status;
+}
+
+static saw_status read_checked(saw_weights *w, const weight *x, int64_t first, int64_t n, float *out)
+{
+    if (x->own_values) {
+        memcpy(out, x->dense + first, (size_t)n * sizeof *out);
+        return SAW_OK;
+    }
+    saw_status status = w->source.read(w->source.user, x->name, first, n, out);
+    if (status)
+        return status;
+    float sum = 0; /* an infinite or undefined number makes the sum of x * 0 undefined */
+    for (int64_t i = 0; i < n; i++)
+        sum += out[i] * 0.0f;
+    if (sum != 0 || isnan(sum))
+        return saw_fail(w->ctx, SAW_ERR_FORMAT, "the tensor %s holds numbers that are not finite", x->name);
+    return SAW_OK;
+}
+
+saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *dims, const float **out)
+{
+    weight *x = find_or_add(w, name);
+    if (!x)
+        return SAW_ERR_MEMORY;
+    saw_status status = check_dims(w, x, dims);
+    if (!status && !x->dense) {
+        int64_t n = saw_dims_count(dims);
+        float *data = saw_alloc(w->ctx, (size_t)n * sizeof *data);
+        status = data ? read_checked(w, x, 0, n, data) : SAW_ERR_MEMORY;
+        if (status) {
+            saw_free(w->ctx, data);
+            return status;
+        }
+        x->dense = data;
+        w->bytes += (size_t)n * sizeof *data;
+    }
+    *out = x->dense;
+    return status;
+}
+
+/* ---- packing ------------------------------------------------------------------------------------------- */
+
+saw_dtype saw_precision_dtype(int precision)
+{
+    static const saw_dtype dtypes[] = {SAW_F32, SAW_BF16, SAW_I8};
+    return dtypes[precision];
+}
+
+size_t saw_pack_bytes(const saw_dims *dims, int precision)
+{
+    int64_t inner = saw_dims_count(dims) / (dims->d[0] ? dims->d[0] : 1);
+    return saw_simd_best()->pack_bytes(saw_precision_dtype(precision), dims->d[0], inner);
+}
+
+/* The struct and its data in one block. */
+static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precision)
+{
+    size_t bytes = saw_pack_bytes(dims, precision), head = (sizeof(saw_packed) + 63) & ~(size_t)63;
+    char *block = saw_alloc(ctx, head + bytes);
+    if (!block)
+        return NULL;
+    saw_packed *p = (saw_packed *)(void *)block;
+    *p = (saw_packed){.precision = precision, .rows = dims->d[0], .data = block + head, .bytes = bytes};
+    p->inner = saw_dims_count(dims) / (dims->d[0] ? dims->d[0] : 1);
+    return p;
+}
+
+saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision, saw_packed **out)
+{
+    saw_packed *p = new_packed(ctx, dims, precision);
+    *out = p;
+    if (!p)
+        return SAW_ERR_MEMORY;
+    saw_simd_best()->pack(saw_precision_dtype(precision), data, p->inner, 1, 0, p->rows, p->inner, (void *)p->data);
+    return SAW_OK;
+}
+
+saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *dims, int precision,
+                              const saw_packed **out)
+{
+    weight *x = find_or_add(w, name);
+    if (!x)
+        return SAW_ERR_MEMORY;
+    saw_status status = check_dims(w, x, dims);
+    if (status || x->packed[precision]) {
+        *out = x->packed[precision];
+        return status;
+    }
+    const saw_simd *simd = saw_simd_best();
+    saw_packed *p = new_packed(w->ctx, dims, precision);
+    if (!p)
+        return SAW_ERR_MEMORY;
+    /* A band of rows at a time, so that no whole float32 copy is ever held. */
+    int64_t step = ((int64_t)1 << 18) / (p->inner ? p->inner : 1) / simd->panel * simd->panel;
+    step = step < simd->panel ? simd->panel : step;
+    float *rows = saw_alloc(w->ctx, (size_t)(step * p->inner) * sizeof *rows);
+    status = rows ? SAW_OK : SAW_ERR_MEMORY;
+    for (int64_t n0 = 0; n0 < p->rows && !status; n0 += step) {
+        int64_t n1 = n0 + step < p->rows ? n0 + step : p->rows;
+        status = read_checked(w, x, n0 * p->inner, (n1 - n0) * p->inner, rows);
+        if (!status)
+            simd->pack(saw_precision_dtype(precision), rows, p->inner, 1, n0, n1, p->inner, (void *)p->data);
+    }
+    saw_free(w->ctx, rows);
+    if (status) {
+        saw_free(w->ctx, p);
+        return status;
+    }
+    w->bytes += p->bytes;
+    *out = x->packed[precision] = p;
+    return SAW_OK;
+}
