@@ -1,0 +1,463 @@
+/*
+ * checkpoint.c - the front: which reader a file needs, the list of tensors, and reading their
+ * elements.
+ */
+#include "io/checkpoint_file.h"
+
+#include <string.h>
+
+enum {
+    CONVERT_BYTES = 64 << 10, /* read and converted at a time: stays in the cache */
+    RUN_BYTES = 4096,         /* shorter runs of a strided tensor are not read one by one */
+    MAX_NOTES = 200,
+    POOL_BYTES = 256 << 20
+};
+/* A value that repeats (stride 0) makes a tensor larger than its file: up to this many elements. */
+static const int64_t MAX_EXPANDED = (int64_t)1 << 26;
+
+/* ---- what a file is ----------------------------------------------------------------------------
+ */
+
+/* Files that people take for a checkpoint, by their first bytes. */
+static const struct {
+    const char *bytes;
+    int n;
+    const char *what;
+} OTHERS[] = {
+    {"GGUF", 4, "a GGUF file of a language model"},
+    {"\x89HDF", 4, "an HDF5 file"},
+    {"\x1f\x8b", 2, "compressed with gzip: unpack it first"},
+    {"7z\xbc\xaf", 4, "a 7z archive: unpack it first"},
+    {"Rar!", 4, "a RAR archive: unpack it first"},
+    {"\x93NUMPY", 6, "a numpy array"},
+    {"RIFF", 4, "an audio or video file"},
+    {"fLaC", 4, "an audio file"},
+    {"version https://git-lfs", 23, "a Git LFS pointer: the file itself was not downloaded"},
+    {"<!DOCTYPE", 9, "a web page: the download failed"},
+    {"<!doctype", 9, "a web page: the download failed"},
+    {"<html", 5, "a web page: the download failed"},
+};
+
+static saw_status refuse_unknown(saw_checkpoint *ck, const uint8_t *head, size_t n)
+{
+    const char *path = saw_file_path(ck->file);
+    if (!n)
+        return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is empty, not a checkpoint", path);
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++)
+        if (n >= (size_t)OTHERS[i].n && !memcmp(head, OTHERS[i].bytes, (size_t)OTHERS[i].n))
+            return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is no checkpoint but %s", path,
+                            OTHERS[i].what);
+    size_t text = 0;
+    while (text < n && (head[text] >= 32 || strchr("\t\r\n", head[text])) && head[text])
+        text++;
+    if (text == n)
+        return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is a text file, not a checkpoint", path);
+    return saw_fail(
+        ck->ctx, SAW_ERR_FORMAT,
+        "%s: is not a checkpoint that torch.save or safetensors wrote, or its start is damaged",
+        path);
+}
+
+static saw_status read_any(saw_checkpoint *ck)
+{
+    uint8_t head[64];
+    uint64_t size = saw_file_size(ck->file);
+    size_t n = size < sizeof head ? (size_t)size : sizeof head;
+    saw_status status = saw_file_read(ck->file, 0, head, n);
+    if (status)
+        return status;
+    if (n >= 4 && (!memcmp(head, "PK\3\4", 4) || !memcmp(head, "PK\5\6", 4)))
+        return saw_read_torch_zip(ck);
+    if (n >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
+        return saw_read_torch_legacy(ck);
+    if (n >= 9 && head[8] == '{')
+        return saw_read_safetensors(ck);
+    return refuse_unknown(ck, head, n);
+}
+
+/* ---- the list ----------------------------------------------------------------------------------
+ */
+
+void saw_ckpt_note(saw_checkpoint *ck, const char *fmt, ...)
+{
+    if (ck->note_count == MAX_NOTES)
+        return;
+    char text[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < 32 || (unsigned char)*p > 126)
+            *p = '?';
+    if (!ck->notes)
+        ck->notes = saw_pool_alloc(&ck->pool, MAX_NOTES * sizeof *ck->notes);
+    char *copy = ck->notes ? saw_pool_strndup(&ck->pool, text, strlen(text)) : NULL;
+    if (copy)
+        ck->notes[ck->note_count++] = copy;
+}
+
+/* Count and check sizes and strides; *reach: elements from the first to one past the last. */
+static bool measure(saw_ckpt_tensor *t, uint64_t *reach)
+{
+    size_t count = 1, bytes, last = 0, far;
+    bool empty = false;
+    for (int d = 0; d < t->ndim; d++) {
+        if (t->dims[d] < 0 || t->strides[d] < 0)
+            return false;
+        empty |= t->dims[d] == 0;
+        /* one zero does not excuse the others: every partial product must be addressable */
+        if (t->dims[d] &&
+            (!saw_mul_size(count, (size_t)t->dims[d], &count) || count > INT64_MAX / 8))
+            return false;
+    }
+    for (int d = 0; d < t->ndim && !empty; d++)
+        if (!saw_mul_size((size_t)t->dims[d] - 1, (size_t)t->strides[d], &far) ||
+            !saw_add_size(last, far, &last) || last > INT64_MAX / 8)
+            return false;
+    if (!saw_mul_size(count, saw_dtype_bytes(t->dtype), &bytes))
+        return false;
+    t->count = empty ? 0 : (int64_t)count;
+    *reach = empty ? 0 : last + 1;
+    return true;
+}
+
+saw_status saw_ckpt_add(saw_checkpoint *ck, const char *name, size_t name_bytes,
+                        const saw_ckpt_tensor *t, saw_byte_range where, uint64_t first)
+{
+    saw_context *ctx = ck->ctx;
+    const char *path = saw_file_path(ck->file);
+    int shown = name_bytes < 200 ? (int)name_bytes : 200;
+    if (memchr(name, 0, name_bytes)) {
+        saw_ckpt_note(ck, "a tensor whose name has a zero byte was skipped");
+        return SAW_OK;
+    }
+    saw_ckpt_tensor tensor = *t;
+    uint64_t reach, size = saw_dtype_bytes(t->dtype);
+    if (!measure(&tensor, &reach))
+        return saw_fail(ctx, SAW_ERR_FORMAT,
+                        "%s: is damaged: tensor '%.*s' has an impossible shape", path, shown, name);
+    if (reach && (first > where.bytes / size || reach > where.bytes / size - first))
+        return saw_fail(
+            ctx, SAW_ERR_FORMAT,
+            "%s: is damaged: tensor '%.*s' needs %llu elements from %llu on, its storage has %llu",
+            path, shown, name, (unsigned long long)reach, (unsigned long long)first,
+            (unsigned long long)(where.bytes / size));
+    if ((uint64_t)tensor.count > where.bytes / size && tensor.count > MAX_EXPANDED)
+        return saw_fail(
+            ctx, SAW_ERR_FORMAT,
+            "%s: tensor '%.*s' repeats %llu stored elements to %lld, which is not believable", path,
+            shown, name, (unsigned long long)(where.bytes / size), (long long)tensor.count);
+    tensor.offset_bytes = where.offset + (reach ? first * size : 0);
+    tensor.name = saw_pool_strndup(&ck->pool, name, name_bytes);
+    if (!tensor.name)
+        return SAW_ERR_MEMORY;
+    size_t *there = saw_name_map_get(&ck->index, name, name_bytes);
+    if (there) {
+        ck->tensors[*there] = tensor;
+        return SAW_OK;
+    }
+    if (ck->count == ck->room) {
+        int room = ck->room ? 2 * ck->room : 256;
+        saw_ckpt_tensor *bigger = saw_realloc(ctx, ck->tensors, (size_t)room * sizeof *bigger);
+        if (!bigger)
+            return SAW_ERR_MEMORY;
+        ck->tensors = bigger;
+        ck->room = room;
+    }
+    ck->tensors[ck->count] = tensor;
+    return saw_name_map_put(&ck->index, tensor.name, name_bytes, (size_t)ck->count++);
+}
+
+/* Remove the prefixes that all names have, and index the names anew. */
+static saw_status strip_prefixes(saw_checkpoint *ck)
+{
+    static const char *const prefixes[] = {"module.", "model.", "net.", "_orig_mod."};
+    const char *whole = ck->count ? ck->tensors[0].name : "";
+    size_t cut = 0;
+    for (size_t i = 0; i < 4 && ck->count;) {
+        size_t n = strlen(prefixes[i]);
+        int k = 0;
+        while (k < ck->count && !strncmp(ck->tensors[k].name, prefixes[i], n) &&
+               ck->tensors[k].name[n])
+            k++;
+        if (k < ck->count) {
+            i++;
+            continue;
+        }
+        for (k = 0; k < ck->count; k++)
+            ck->tensors[k].name += n;
+        cut += n;
+        saw_ckpt_note(ck, "prefix %s removed from every name", prefixes[i]);
+        i = 0;
+    }
+    if (!cut)
+        return SAW_OK;
+    ck->prefix = saw_pool_strndup(&ck->pool, whole, cut);
+    saw_name_map_free(&ck->index);
+    ck->index.ctx = ck->ctx;
+    saw_status status = ck->prefix ? SAW_OK : SAW_ERR_MEMORY;
+    for (int k = 0; k < ck->count && !status; k++)
+        status = saw_name_map_put(&ck->index, ck->tensors[k].name, strlen(ck->tensors[k].name),
+                                  (size_t)k);
+    return status;
+}
+
+saw_status saw_checkpoint_open(saw_context *ctx, const char *path, saw_checkpoint **out)
+{
+    *out = NULL;
+    saw_checkpoint *ck = saw_calloc(ctx, 1, sizeof *ck);
+    if (!ck)
+        return SAW_ERR_MEMORY;
+    ck->ctx = ck->index.ctx = ctx;
+    ck->prefix = "";
+    saw_pool_init(&ck->pool, ctx, POOL_BYTES);
+    saw_status status = saw_file_open(ctx, path, &ck->file);
+    if (!status)
+        status = read_any(ck);
+    if (!status && !ck->count)
+        status = saw_fail(ctx, SAW_ERR_FORMAT, "%s: holds no tensors", path);
+    if (!status)
+        status = strip_prefixes(ck);
+    if (status) {
+        saw_checkpoint_close(ck);
+        return status;
+    }
+    *out = ck;
+    return SAW_OK;
+}
+
+void saw_checkpoint_close(saw_checkpoint *ck)
+{
+    if (!ck)
+        return;
+    saw_file_close(ck->file);
+    saw_name_map_free(&ck->index);
+    saw_free(ck->ctx, ck->tensors);
+    saw_pool_free(&ck->pool);
+    saw_free(ck->ctx, ck);
+}
+
+int saw_checkpoint_count(const saw_checkpoint *ck)
+{
+    return ck->count;
+}
+
+const saw_ckpt_tensor *saw_checkpoint_at(const saw_checkpoint *ck, int i)
+{
+    return &ck->tensors[i];
+}
+
+const saw_ckpt_tensor *saw_checkpoint_find(const saw_checkpoint *ck, const char *name)
+{
+    const size_t *i = saw_name_map_get(&ck->index, name, strlen(name));
+    return i ? &ck->tensors[*i] : NULL;
+}
+
+const char *saw_checkpoint_meta(const saw_checkpoint *ck, const char *key)
+{
+    for (int i = 0; i < ck->meta_count; i++)
+        if (!strcmp(ck->meta[2 * i], key))
+            return ck->meta[2 * i + 1];
+    return NULL;
+}
+
+const char *saw_checkpoint_container(const saw_checkpoint *ck)
+{
+    return ck->container;
+}
+
+const char *saw_checkpoint_prefix(const saw_checkpoint *ck)
+{
+    return ck->prefix;
+}
+
+int saw_checkpoint_note_count(const saw_checkpoint *ck)
+{
+    return ck->note_count;
+}
+
+const char *saw_checkpoint_note(const saw_checkpoint *ck, int i)
+{
+    return ck->notes[i];
+}
+
+/* ---- reading elements --------------------------------------------------------------------------
+ */
+
+/* Elements of the innermost axes that lie one after another in the file. */
+static int64_t run_length(const saw_ckpt_tensor *t)
+{
+    int64_t run = 1;
+    for (int d = t->ndim - 1; d >= 0; d--) {
+        if (t->dims[d] != 1 && t->strides[d] != run)
+            break;
+        run *= t->dims[d];
+    }
+    return run;
+}
+
+/* Offset, in elements, of element i counted in C order. */
+static int64_t element_offset(const saw_ckpt_tensor *t, int64_t i)
+{
+    int64_t at = 0;
+    for (int d = t->ndim - 1; d >= 0; d--) {
+        at += i % t->dims[d] * t->strides[d];
+        i /= t->dims[d];
+    }
+    return at;
+}
+
+/* Short runs: read all from the first to the last element and pick. The span lies in the file. */
+static saw_status read_span(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first, int64_t n,
+                            uint8_t *out)
+{
+    size_t size = saw_dtype_bytes(t->dtype), span = 1;
+    for (int d = 0; d < t->ndim; d++)
+        span += (size_t)(t->dims[d] - 1) * (size_t)t->strides[d];
+    uint8_t *all = saw_alloc(ck->ctx, span * size);
+    if (!all)
+        return SAW_ERR_MEMORY;
+    saw_status status = saw_file_read(ck->file, t->offset_bytes, all, span * size);
+    int64_t index[SAW_MAX_DIMS] = {0}, at = status ? 0 : element_offset(t, first), rest = first;
+    for (int d = t->ndim - 1; d >= 0; d--) {
+        index[d] = rest % t->dims[d];
+        rest /= t->dims[d];
+    }
+    for (int64_t i = 0; i < n && !status; i++) {
+        memcpy(out + (size_t)i * size, all + (size_t)at * size, size);
+        for (int d = t->ndim - 1; d >= 0; d--) {
+            at += t->strides[d];
+            if (++index[d] < t->dims[d])
+                break;
+            at -= t->dims[d] * t->strides[d];
+            index[d] = 0;
+        }
+    }
+    saw_free(ck->ctx, all);
+    return status;
+}
+
+static saw_status check_range(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
+                              int64_t n)
+{
+    if (first >= 0 && n >= 0 && first <= t->count && n <= t->count - first)
+        return SAW_OK;
+    return saw_fail(ck->ctx, SAW_ERR_ARGUMENT,
+                    "%lld elements from %lld on were asked for, tensor '%s' has %lld", (long long)n,
+                    (long long)first, t->name, (long long)t->count);
+}
+
+saw_status saw_checkpoint_read_raw(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
+                                   int64_t n, void *out)
+{
+    saw_status status = check_range(ck, t, first, n);
+    if (status || !n)
+        return status;
+    int64_t size = (int64_t)saw_dtype_bytes(t->dtype), run = run_length(t);
+    if (run < t->count && run * size < RUN_BYTES)
+        return read_span(ck, t, first, n, out);
+    uint8_t *to = out;
+    while (n && !status) {
+        int64_t take = run - first % run < n ? run - first % run : n;
+        status =
+            saw_file_read(ck->file, t->offset_bytes + (uint64_t)(element_offset(t, first) * size),
+                          to, (size_t)(take * size));
+        to += take * size;
+        first += take;
+        n -= take;
+    }
+    return status;
+}
+
+/* Binary16 to binary32 without branches, so that the compiler can use vectors. Exact. */
+static float half_to_float(uint16_t h)
+{
+    uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, exponent = magnitude & 0x0f800000u;
+    uint32_t normal = magnitude + (exponent == 0x0f800000u ? 0x70000000u : 0x38000000u), bits;
+    float tiny = (float)(h & 0x3ff) * 0x1p-24f, f;
+    memcpy(&bits, &tiny, sizeof bits);
+    bits = (exponent ? normal : bits) | (uint32_t)(h & 0x8000) << 16;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static float brain_to_float(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+#define CONVERT_CASE(dtype, stored, expression)                                                    \
+    case dtype:                                                                                    \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            stored v = ((const stored *)from)[i];                                                  \
+            out[i] = expression;                                                                   \
+        }                                                                                          \
+        break;
+
+#define DEFINE_CONVERT(name, real)                                                                 \
+    static void name(saw_dtype dtype, const void *from, size_t n, real *out)                       \
+    {                                                                                              \
+        switch (dtype) {                                                                           \
+            CONVERT_CASE(SAW_F32, float, v)                                                        \
+            CONVERT_CASE(SAW_F64, double, (real)v)                                                 \
+            CONVERT_CASE(SAW_F16, uint16_t, half_to_float(v))                                      \
+            CONVERT_CASE(SAW_BF16, uint16_t, brain_to_float(v))                                    \
+            CONVERT_CASE(SAW_I8, int8_t, v)                                                        \
+            CONVERT_CASE(SAW_U8, uint8_t, v)                                                       \
+            CONVERT_CASE(SAW_I16, int16_t, v)                                                      \
+            CONVERT_CASE(SAW_I32, int32_t, (real)v)                                                \
+            CONVERT_CASE(SAW_I64, int64_t, (real)v)                                                \
+            CONVERT_CASE(SAW_BOOL, uint8_t, v != 0)                                                \
+        case SAW_DTYPE_COUNT:                                                                      \
+            break;                                                                                 \
+        }                                                                                          \
+    }
+DEFINE_CONVERT(to_f32, float)
+DEFINE_CONVERT(to_f64, double)
+
+/* A strided tensor is read in one piece: its span would be read again for every piece. */
+static saw_status read_converted(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
+                                 int64_t n, float *out32, double *out64)
+{
+    if (t->dtype == (out32 ? SAW_F32 : SAW_F64))
+        return saw_checkpoint_read_raw(ck, t, first, n, out32 ? (void *)out32 : (void *)out64);
+    saw_status status = check_range(ck, t, first, n);
+    if (status)
+        return status;
+    int64_t size = (int64_t)saw_dtype_bytes(t->dtype), piece = n;
+    if (run_length(t) == t->count && piece > CONVERT_BYTES / size)
+        piece = CONVERT_BYTES / size;
+    void *raw = saw_alloc(ck->ctx, (size_t)(piece * size));
+    if (!raw)
+        return SAW_ERR_MEMORY;
+    while (n && !status) {
+        int64_t take = piece < n ? piece : n;
+        status = saw_checkpoint_read_raw(ck, t, first, take, raw);
+        if (!status && out32)
+            to_f32(t->dtype, raw, (size_t)take, out32);
+        else if (!status)
+            to_f64(t->dtype, raw, (size_t)take, out64);
+        out32 = out32 ? out32 + take : NULL;
+        out64 = out64 ? out64 + take : NULL;
+        first += take;
+        n -= take;
+    }
+    saw_free(ck->ctx, raw);
+    return status;
+}
+
+saw_status saw_checkpoint_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
+                                   int64_t n, float *out)
+{
+    return read_converted(ck, t, first, n, out, NULL);
+}
+
+saw_status saw_checkpoint_read_f64(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
+                                   int64_t n, double *out)
+{
+    return read_converted(ck, t, first, n, NULL, out);
+}
