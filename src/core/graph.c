@@ -17,6 +17,12 @@ typedef struct arena_block {
     _Alignas(16) char data[];
 } arena_block;
 
+typedef struct owned {
+    struct owned *next;
+    void *object;
+    void (*close)(void *object);
+} owned;
+
 struct saw_graph {
     saw_context *ctx;
     saw_status status;
@@ -26,6 +32,7 @@ struct saw_graph {
     int n_entries, room_entries;
     arena_block *arena;
     size_t arena_bytes;
+    owned *owned; /* in the arena */
     char path[PATH_ROOM];
     size_t path_ends[64];
     int path_flags[64];
@@ -58,6 +65,8 @@ void saw_graph_close(saw_graph *g)
 {
     if (!g)
         return;
+    for (owned *o = g->owned; o; o = o->next)
+        o->close(o->object);
     while (g->arena) {
         arena_block *next = g->arena->next;
         saw_free(g->ctx, g->arena);
@@ -121,6 +130,17 @@ void *saw_graph_copy(saw_graph *g, const void *bytes, size_t n)
     if (p && n)
         memcpy(p, bytes, n);
     return p;
+}
+
+void saw_graph_own(saw_graph *g, void *object, void (*close)(void *object))
+{
+    owned *o = arena_take(g, sizeof *o);
+    if (!o) {
+        close(object);
+        return;
+    }
+    *o = (owned){.next = g->owned, .object = object, .close = close};
+    g->owned = o;
 }
 
 static const char *graph_string(saw_graph *g, const char *s)

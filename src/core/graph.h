@@ -54,6 +54,10 @@ saw_val saw_graph_fail(saw_graph *g, saw_status code, const char *fmt, ...) SAW_
 /** A copy of n bytes that lives as long as the graph; NULL (and the sticky error) when memory fails. */
 void *saw_graph_copy(saw_graph *g, const void *bytes, size_t n);
 
+/** Let the graph own an object (an FFT plan that ops borrow): close(object) is called when the graph is closed, or now
+ * when memory fails. */
+void saw_graph_own(saw_graph *g, void *object, void (*close)(void *object));
+
 /* ---- scopes and names ---------------------------------------------------------------------------------------- */
 
 enum { SAW_SCOPE_SHARED = 1 }; /* parameters may be named again in it */

@@ -1,0 +1,100 @@
+#include "nn/nn.h"
+
+#include <string.h>
+
+enum { MAX_BANDS = 1024 };
+
+static saw_val named(saw_graph *g, const char *name, const char *part, saw_dims dims, bool frozen)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s%s", name, *name ? "." : "", part);
+    return frozen ? saw_param_frozen(g, full, dims) : saw_param(g, full, dims);
+}
+
+saw_val nn_linear(saw_graph *g, const char *name, saw_val x, int64_t out, bool bias)
+{
+    saw_val w = named(g, name, "weight", SAW_DIMS(out, saw_dim(g, x, -1)), false);
+    saw_val b = bias ? named(g, name, "bias", SAW_DIMS(out), false) : 0;
+    return saw_linear(g, x, w, b);
+}
+
+saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x)
+{
+    return saw_rmsnorm(g, x, named(g, name, "gamma", SAW_DIMS(saw_dim(g, x, -1)), false));
+}
+
+saw_val nn_rope(saw_graph *g, const char *name, saw_val x, int axis)
+{
+    saw_val freqs = named(g, name, "freqs", SAW_DIMS(saw_dim(g, x, -1) / 2), true);
+    return saw_rope(g, x, saw_rope_table(g, freqs, saw_dim(g, x, axis)), axis);
+}
+
+saw_val nn_pope(saw_graph *g, const char *name, saw_val x, int axis, bool key)
+{
+    int64_t heads = saw_dim(g, x, -2), d = saw_dim(g, x, -1);
+    saw_val freqs = named(g, name, "inv_freqs", SAW_DIMS(d), true);
+    saw_val table = saw_rope_table(g, freqs, saw_dim(g, x, axis));
+    saw_val phase = key ? saw_pope_phase(g, named(g, name, "bias", SAW_DIMS(heads, d), false)) : 0;
+    return saw_pope(g, x, table, phase, axis);
+}
+
+saw_val nn_heads(saw_graph *g, saw_val x, int i, int parts, int heads)
+{
+    int64_t part = saw_dim(g, x, -1) / parts;
+    return saw_split_last(g, saw_slice_last(g, x, i * part, part), heads);
+}
+
+static bool band_params(saw_graph *g, const char *scope_format, const char *part, int bands, const int64_t *rows,
+                        int64_t uniform_rows, const int64_t *columns, int64_t uniform_columns, saw_val *out)
+{
+    if (bands > MAX_BANDS) {
+        saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "%d bands are more than the %d accepted", bands, MAX_BANDS);
+        return false;
+    }
+    for (int b = 0; b < bands; b++) {
+        char scope[128];
+        /* one number in the format: the caller's constant, checked by its own tests */
+        const char *at = strstr(scope_format, "%d");
+        snprintf(scope, sizeof scope, "%.*s%d%s", (int)(at - scope_format), scope_format, b, at + 2);
+        int64_t n = rows ? rows[b] : uniform_rows, k = columns ? columns[b] : uniform_columns;
+        out[b] = named(g, scope, part, k ? SAW_DIMS(n, k) : SAW_DIMS(n), false);
+    }
+    return true;
+}
+
+saw_val nn_band_rmsnorm(saw_graph *g, const char *scope_format, saw_val x, int bands, const int64_t *widths)
+{
+    saw_val gamma[MAX_BANDS];
+    if (!band_params(g, scope_format, "gamma", bands, widths, 0, NULL, 0, gamma))
+        return 0;
+    return saw_band_rmsnorm(g, x, bands, gamma);
+}
+
+saw_val nn_band_linear(saw_graph *g, const char *scope_format, saw_val x, int bands, const int64_t *in,
+                       const int64_t *out, int64_t uniform_out)
+{
+    saw_val w[MAX_BANDS], b[MAX_BANDS];
+    if (!band_params(g, scope_format, "weight", bands, out, uniform_out, in, in ? 0 : saw_dim(g, x, -1), w) ||
+        !band_params(g, scope_format, "bias", bands, out, uniform_out, NULL, 0, b))
+        return 0;
+    return saw_band_linear(g, x, bands, w, b, out != NULL);
+}
+
+static void close_plan(void *plan)
+{
+    saw_stft_close(plan);
+}
+
+const saw_stft *nn_stft_plan(saw_graph *g, const saw_stft_options *options)
+{
+    saw_stft *plan;
+    if (saw_graph_status(g))
+        return NULL;
+    saw_status status = saw_stft_open(saw_graph_context(g), options, &plan);
+    if (status) {
+        saw_graph_fail(g, status, "%s", saw_context_error(saw_graph_context(g)));
+        return NULL;
+    }
+    saw_graph_own(g, plan, close_plan);
+    return plan;
+}
