@@ -47,6 +47,9 @@ static saw_status refuse_unknown(saw_checkpoint *ck, const uint8_t *head, size_t
         if (n >= (size_t)OTHERS[i].n && !memcmp(head, OTHERS[i].bytes, (size_t)OTHERS[i].n))
             return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is no checkpoint but %s", path,
                             OTHERS[i].what);
+    if (n >= 3 && head[0] == 8 && head[2] == 0x12) /* ir_version, producer_name */
+        return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is no checkpoint but probably an ONNX file",
+                        path);
     size_t text = 0;
     while (text < n && (head[text] >= 32 || strchr("\t\r\n", head[text])) && head[text])
         text++;

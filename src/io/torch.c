@@ -111,6 +111,8 @@ static void note_entry(saw_checkpoint *ck, const value *key, value *v)
         saw_ckpt_note(ck, "%s: a dict of %zu (ignored)", name, v->u.seq.n / 2);
         break;
     case SAW_PICKLE_GLOBAL:
+        saw_ckpt_note(ck, "%s: class %.*s (ignored)", name, text_length(v), v->u.text.bytes);
+        break;
     case SAW_PICKLE_OPAQUE:
         saw_ckpt_note(ck, "%s: %.*s (ignored)", name, text_length(v), v->u.text.bytes);
         break;
@@ -127,8 +129,8 @@ static void note_foreign(saw_checkpoint *ck, const saw_pickle *p)
         int n = text_length(f->name);
         if (f->called)
             saw_ckpt_note(ck, "call of %.*s refused, nothing was run", n, name);
-        else
-            saw_ckpt_note(ck, "%s %.*s (ignored)", f->made ? "object of class" : "class", n, name);
+        else if (f->made)
+            saw_ckpt_note(ck, "object of class %.*s (ignored)", n, name);
     }
     if (p->foreign_count == SAW_PICKLE_MAX_FOREIGN)
         saw_ckpt_note(ck, "and more classes and calls, all ignored");
@@ -167,6 +169,9 @@ static saw_status add_tensor(saw_checkpoint *ck, const value *name, const saw_pi
 static saw_status refuse_root(saw_checkpoint *ck, const value *root)
 {
     const char *path = saw_file_path(ck->file);
+    const value *model = saw_pickle_find(root, "model");
+    if (model && model->kind == SAW_PICKLE_OPAQUE)
+        root = model;
     if (root->kind == SAW_PICKLE_OPAQUE || root->kind == SAW_PICKLE_GLOBAL)
         return saw_fail(
             ck->ctx, SAW_ERR_UNSUPPORTED,
@@ -431,7 +436,7 @@ static saw_status read_legacy(saw_checkpoint *ck, torch_legacy *l, saw_pool *val
     uint64_t size = saw_file_size(ck->file);
     uint64_t most = size < MAX_PICKLE_BYTES ? size : MAX_PICKLE_BYTES, n = LEGACY_FIRST_BYTES;
     saw_status status;
-    bool cut_short, again;
+    bool cut_short = false, again;
     do {
         n = n < most ? n : most;
         saw_free(ck->ctx, *block);

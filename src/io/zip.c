@@ -31,8 +31,7 @@ static saw_status damaged(saw_zip *z, const char *what)
                     what);
 }
 
-/* The end record: count, size and offset of the directory, from its ZIP64 form where there is one.
- */
+/* The end record: count, size and offset of the directory, of its ZIP64 form where there is one. */
 static saw_status find_end(saw_zip *z, uint64_t *count, uint64_t *bytes, uint64_t *offset)
 {
     uint64_t size = saw_file_size(z->file);
@@ -51,13 +50,14 @@ static saw_status find_end(saw_zip *z, uint64_t *count, uint64_t *bytes, uint64_
         *offset = number(end + 16, 4);
         bool wide = *count == 0xffff || *bytes == 0xffffffff || *offset == 0xffffffff;
         if (wide && end - tail >= LOCATOR_BYTES && !memcmp(end - LOCATOR_BYTES, "PK\6\7", 4)) {
-            status =
-                saw_file_read(z->file, number(end - LOCATOR_BYTES + 8, 8), end64, sizeof end64);
+            status = saw_file_read(z->file, number(end - LOCATOR_BYTES + 8, 8), end64, END64_BYTES);
             if (!status && memcmp(end64, "PK\6\6", 4) != 0)
                 status = damaged(z, "its ZIP64 record is missing");
-            *count = number(end64 + 32, 8);
-            *bytes = number(end64 + 40, 8);
-            *offset = number(end64 + 48, 8);
+            if (!status) {
+                *count = number(end64 + 32, 8);
+                *bytes = number(end64 + 40, 8);
+                *offset = number(end64 + 48, 8);
+            }
         }
     } else if (!status) {
         status = damaged(z, "its directory is missing, so it was probably cut short");
@@ -92,7 +92,7 @@ static bool widen(const uint8_t *extra, size_t n, uint64_t *plain, uint64_t *sto
 
 saw_status saw_zip_open(saw_context *ctx, saw_file *file, saw_zip *z)
 {
-    uint64_t count, bytes, offset;
+    uint64_t count = 0, bytes = 0, offset = 0;
     *z = (saw_zip){.ctx = ctx, .file = file, .index.ctx = ctx};
     saw_status status = find_end(z, &count, &bytes, &offset);
     if (status)
