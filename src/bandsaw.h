@@ -8,6 +8,7 @@
 #ifndef BANDSAW_H
 #define BANDSAW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -61,6 +62,89 @@ void saw_context_close(saw_context *ctx);
 const char *saw_context_error(const saw_context *ctx);
 /** Ask every running call of this context to stop with SAW_ERR_CANCELLED. Safe in a signal handler. */
 void saw_context_cancel(saw_context *ctx);
+
+/* ---- models: a checkpoint that is ready to separate ------------------------------------------------------------- */
+
+/** A model bound to a checkpoint: immutable, shared by streams. Weights are loaded by the first stream. */
+typedef struct saw_separator saw_separator;
+
+/** What products are made in; sums, norms, softmax and the STFT are float32 always. */
+typedef enum saw_precision {
+    SAW_PRECISION_DEFAULT = -1,
+    SAW_PRECISION_F32 = 0,
+    SAW_PRECISION_BF16 = 1,
+    SAW_PRECISION_INT8 = 2
+} saw_precision;
+
+typedef struct saw_separator_options {
+    const char *config; /* path of a YAML or JSON configuration; NULL: the one beside the checkpoint, else inferred */
+    saw_precision precision;
+    const char *device; /* "cpu", NULL: the best there is */
+} saw_separator_options;
+
+/** What a model says about itself. Strings borrow from the separator. */
+typedef struct saw_separator_info {
+    const char *path, *config_path;       /* config_path NULL when there was none */
+    const char *architecture;             /* "bs_roformer" */
+    const char *precision, *device;
+    int rate_hz, channels, stems;
+    const char *const *stem_names;
+    int64_t chunk_samples;                /* recommended */
+    int64_t hop_samples;
+    int overlap;                          /* recommended */
+    int64_t parameters;
+    int assumed_count;                    /* what neither tensors nor a config told: "hop 441 (...)" */
+    const char *const *assumed;
+    bool normalize;                       /* wants whole-file normalisation */
+} saw_separator_info;
+
+/** Open a checkpoint (torch zip or legacy pickle, safetensors) and its configuration. options may be NULL. */
+saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_separator_options *options,
+                              saw_separator **out);
+void saw_separator_close(saw_separator *s);
+const saw_separator_info *saw_separator_get_info(const saw_separator *s);
+
+/* ---- streams: audio in, stems out ------------------------------------------------------------------------------- */
+
+typedef struct saw_stream saw_stream;
+
+typedef struct saw_stream_options {
+    int64_t chunk_samples; /* 0: the model's; more than 0: this many, rounded up to the model's hop */
+    int64_t whole_samples; /* more than 0: one forward over exactly this many samples, no windows */
+    int overlap;           /* 0: the model's */
+    int batch;             /* chunks a forward; 0: 1 */
+    const char *const *stems; /* names of the stems that are wanted; NULL: all */
+    int n_stems;
+    size_t memory_bytes; /* refuse (SAW_ERR_MEMORY, with what to do) a plan that needs more; 0: no limit */
+} saw_stream_options;
+
+/** What a stream is and takes. */
+typedef struct saw_stream_info {
+    int channels, stems; /* of push and pull; the outputs are [stems][channels] */
+    int64_t chunk_samples, step_samples;
+    int64_t latency_samples; /* most samples that are held back before the first comes out */
+    size_t memory_bytes;     /* planned: weights, activations, windows */
+    double flops_per_chunk;
+} saw_stream_info;
+
+/** Plan, load the weights and take all memory; nothing is allocated later. options may be NULL. */
+saw_status saw_stream_open(saw_separator *s, const saw_stream_options *options, saw_stream **out);
+void saw_stream_close(saw_stream *t);
+const saw_stream_info *saw_stream_get_info(const saw_stream *t);
+/** Most samples that push takes now. Pull what is ready to make room. */
+int64_t saw_stream_room(const saw_stream *t);
+/** Give n <= room samples, [channels][n] at the model's rate. Runs the model whenever a chunk is full. */
+saw_status saw_stream_push(saw_stream *t, const float *const *in, int64_t n);
+/** No more input: what was held back becomes ready (pull and call again until saw_stream_done). */
+saw_status saw_stream_finish(saw_stream *t);
+/** After finish: whether all samples are ready or pulled. */
+int saw_stream_done(const saw_stream *t);
+/** Samples that pull can give now. */
+int64_t saw_stream_ready(const saw_stream *t);
+/** Take n <= ready samples: out is [stems * channels][n]. */
+saw_status saw_stream_pull(saw_stream *t, float *const *out, int64_t n);
+/** Begin again with silence behind: for the next file. */
+void saw_stream_reset(saw_stream *t);
 
 #ifdef __cplusplus
 }

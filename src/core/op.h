@@ -50,8 +50,6 @@ static inline bool saw_adds(const saw_call *c, int j)
     return c->add >> (j < SAW_LAST_ADD_BIT ? j : SAW_LAST_ADD_BIT) & 1;
 }
 
-typedef enum saw_precision { SAW_PRECISION_F32, SAW_PRECISION_BF16, SAW_PRECISION_INT8 } saw_precision;
-
 /** Filled by a shape rule. */
 typedef struct saw_shape {
     const void *attr;
