@@ -1,0 +1,78 @@
+/*
+ * add.c - a + b, an axis of size 1 repeated; the gradient of a repeated operand is the sum over its
+ * uses.
+ */
+#include "kernels/kernel.h"
+#include "kernels/ops.h"
+
+#ifdef SAW_REF
+
+SAW_REF_KERNEL(add_forward)
+{
+    const saw_tensor *t[] = {&c->in[0], &c->in[1], &c->out[0]};
+    saw_walk w = saw_walk_start(t[2]->ndim, 3, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++)
+            put(SAW_ROW(real, w, 2, r), saw_adds(c, 0),
+                (double)*SAW_ROW(real, w, 0, r) + *SAW_ROW(real, w, 1, r));
+}
+
+SAW_REF_KERNEL(add_backward)
+{
+    for (int j = 0; j < 2; j++) {
+        if (!c->out[j].data)
+            continue;
+        start_sum(c, j);
+        const saw_tensor *t[] = {&c->in[3], &c->out[j]};
+        saw_walk w = saw_walk_start(t[0]->ndim, 2, t);
+        while (saw_walk_next(&w))
+            for (int64_t r = 0; r < w.rows; r++)
+                *SAW_ROW(real, w, 1, r) += *SAW_ROW(real, w, 0, r);
+    }
+}
+
+#else
+
+#include "kernels/binary.h"
+#include "kernels/simd/simd.h"
+
+static uint32_t keep(const void *attr, uint32_t want, int n_in)
+{
+    (void)attr, (void)want, (void)n_in;
+    return 0;
+}
+
+static void cpu_add(const saw_call *c)
+{
+    const saw_tensor *t[] = {&c->in[0], &c->in[1], &c->out[0]};
+    saw_walk w = saw_walk_start(t[2]->ndim, 3, t);
+    while (saw_walk_next(&w)) {
+        const float *a = SAW_ROW(const float, w, 0, 0), *b = SAW_ROW(const float, w, 1, 0);
+        float *y = SAW_ROW(float, w, 2, 0);
+        if (binary_dense(&w) && !saw_adds(c, 0))
+            c->simd->add(a, b, y, w.rows);
+        else if (saw_adds(c, 0))
+            for (int64_t r = 0; r < w.rows; r++)
+                y[r * w.stride[2]] += a[r * w.stride[0]] + b[r * w.stride[1]];
+        else
+            for (int64_t r = 0; r < w.rows; r++)
+                y[r * w.stride[2]] = a[r * w.stride[0]] + b[r * w.stride[1]];
+    }
+}
+
+const saw_op saw_op_add = {
+    .name = "add",
+    .shape = binary_shape,
+    .axes = binary_axes,
+    .keep = keep,
+    .cpu_forward = cpu_add,
+    .differentiable = true,
+    .tolerance_db = 130,
+};
+
+saw_val saw_add(saw_graph *g, saw_val a, saw_val b)
+{
+    return SAW_RECORD(g, &saw_op_add, NULL, a, b);
+}
+
+#endif

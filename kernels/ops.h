@@ -1,0 +1,134 @@
+/*
+ * ops.h - the recorders of all ops: what a model is written with.
+ *
+ * Every recorder returns its output, or 0 when an input is invalid or the shapes do not fit (the
+ * graph then holds the sentence). Dims: B batch, T frames, F bands, H heads, R the ragged features
+ * of all bands of a frame, one band after the other. "..." are leading axes, the same in all
+ * operands. An axis is counted from 0.
+ */
+#ifndef SAW_OPS_H
+#define SAW_OPS_H
+
+#include "core/graph.h"
+#include "dsp/stft.h"
+
+/** Zeros of these dims. */
+saw_val saw_zero(saw_graph *g, saw_dims dims);
+
+/* ---- element by element
+ * ---------------------------------------------------------------------------------------- */
+
+saw_val saw_gelu(saw_graph *g, saw_val x); /* the exact form: x/2 (1 + erf(x / sqrt 2)) */
+saw_val saw_tanh(saw_graph *g, saw_val x);
+saw_val saw_sigmoid(saw_graph *g, saw_val x);
+saw_val saw_softplus(saw_graph *g, saw_val x); /* log(1 + e^x) */
+saw_val saw_silu(saw_graph *g, saw_val x);     /* x sigmoid(x) */
+saw_val saw_relu(saw_graph *g, saw_val x);
+saw_val saw_elu(saw_graph *g, saw_val x); /* x > 0 ? x : e^x - 1 */
+saw_val saw_exp(saw_graph *g, saw_val x);
+/** a + b and a * b. As many axes in both; an axis of size 1 is repeated. */
+saw_val saw_add(saw_graph *g, saw_val a, saw_val b);
+saw_val saw_mul(saw_graph *g, saw_val a, saw_val b);
+/** factor * x. */
+saw_val saw_scale(saw_graph *g, saw_val x, double factor);
+/** Complex product, (re, im) interleaved: a, b [..., 2m]. */
+saw_val saw_cmul(saw_graph *g, saw_val a, saw_val b);
+
+/* ---- products, norms
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/** y[..., N] = x[..., K] w^T + bias: w [N, K], bias [N] or 0. */
+saw_val saw_linear(saw_graph *g, saw_val x, saw_val w, saw_val bias);
+/** One linear layer a band: w[b] [out_b, in_b], bias[b] [out_b] (bias NULL: none). x is [B,T,F,D]
+ * (all in_b = D) or ragged [B,T,R]. The output is ragged [B,T,R'], or [B,T,F,N] (all out_b = N)
+ * when `ragged` is false. */
+saw_val saw_band_linear(saw_graph *g, saw_val x, int bands, const saw_val *w, const saw_val *bias,
+                        bool ragged);
+/** x / max(|x|, 1e-12) sqrt(D) gamma over the last axis: gamma [D]. */
+saw_val saw_rmsnorm(saw_graph *g, saw_val x, saw_val gamma);
+/** The same within every band of ragged x [..., R]: gamma[b] [width of band b]. */
+saw_val saw_band_rmsnorm(saw_graph *g, saw_val x, int bands, const saw_val *gamma);
+
+/* ---- attention
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+/** Rotations of positions 0 .. n-1: freqs [m] -> [n, m, 2], cos and sin of position * freq. Not
+ * differentiable. */
+saw_val saw_rope_table(saw_graph *g, saw_val freqs, int64_t n);
+/** Rotary embedding: pairs (2i, 2i+1) of x [..., H, d] turned by table [n, d/2, 2], the position
+ * being the index along `axis`, of size n at most. */
+saw_val saw_rope(saw_graph *g, saw_val x, saw_val table, int axis);
+/** Rotations of PoPE's learned bias [H, d] -> [H, d, 2]: cos and sin of clamp(bias, -2 pi, 0). */
+saw_val saw_pope_phase(saw_graph *g, saw_val bias);
+/** PoPE: x [..., H, d] -> [..., H, 2d]: softplus(x_i) turned to the angle of table [n, d, 2] at the
+ * position along `axis`, plus that of phase [H, d, 2] (0: none), as pairs (2i, 2i+1) = (cos, sin).
+ */
+saw_val saw_pope(saw_graph *g, saw_val x, saw_val table, saw_val phase, int axis);
+/** softmax(scale q k^T) v along `axis` for every other index: q [..., H, dq], k [..., H, dq], v
+ * [..., H, dv] ->
+ * [..., H, dv]. k and v may be longer or shorter than q along `axis`. */
+saw_val saw_attention(saw_graph *g, saw_val q, saw_val k, saw_val v, int axis, double scale);
+/** Attention over channels (El-Nouby et al. 2021, XCiT): q, k, v [B,T,F,H,d], temperature [H,1,1].
+ * The sequence is all (T,F); q and k are normalised along it, the scores are scale *
+ * exp(temperature) q^T k [d, d]. -> [B,T,F,H,d]. */
+saw_val saw_linear_attention(saw_graph *g, saw_val q, saw_val k, saw_val v, saw_val temperature,
+                             double scale);
+/** x [..., H, d] times gate [..., H]. */
+saw_val saw_mul_heads(saw_graph *g, saw_val x, saw_val gate);
+
+/* ---- recurrent layers, norms over several axes
+ * ------------------------------------------------------------------------ */
+
+typedef enum saw_rnn_kind { SAW_RNN_LSTM, SAW_RNN_GRU } saw_rnn_kind;
+/** One direction: w_ih [G H, D], w_hh [G H, H], b_ih [G H], b_hh [G H]; gates i,f,g,o (G = 4) or
+ * r,z,n (G = 3). */
+typedef struct saw_rnn_weights {
+    saw_val w_ih, w_hh, b_ih, b_hh;
+} saw_rnn_weights;
+/** Recurrent layer along axis 1 or 2 of x [B,T,F,D] -> [B,T,F,H * directions]: forward, then the
+ * reverse direction's features. `stateful` (one direction, along time): h and c go on from call to
+ * call; gradients take them as constants of zero. */
+saw_val saw_rnn(saw_graph *g, saw_val x, saw_rnn_kind kind, int axis, int directions,
+                const saw_rnn_weights *weights, bool stateful);
+
+/** How a norm works on x [B, ...]. */
+enum { SAW_NORM_AXES = 3 };
+typedef struct saw_norm_form {
+    uint32_t over;             /* mask of the axes whose elements share a mean and a variance */
+    int affine[SAW_NORM_AXES]; /* axes along which weight and bias lie, slowest first; 0 is none */
+    double eps;
+} saw_norm_form;
+/** y = (x - mean) / sqrt(var + eps) * weight + bias, var without Bessel's correction; weight, bias 0: none. */
+saw_val saw_norm(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const saw_norm_form *form);
+/** The same with a weight and a bias for each band, and (x ragged [B,T,R], the band widths given) statistics of each band;
+ * widths NULL: x is [B,T,F,D]. */
+saw_val saw_band_norm(saw_graph *g, saw_val x, int bands, const int64_t *widths, const saw_val *weight,
+                      const saw_val *bias, const saw_norm_form *form);
+
+/* ---- bands and spectra
+ * ---------------------------------------------------------------------------------------------- */
+
+/** Gated linear unit of every band: x [..., 2R] holds for band b widths[b] values, then as many
+ * gates -> [..., R]: value * sigmoid(gate). bands == 1: the plain GLU. */
+saw_val saw_glu(saw_graph *g, saw_val x, int bands, const int64_t *widths);
+/** out[..., r] = x[..., table[r]], 0 where table[r] is -1; n entries. The table is copied. */
+saw_val saw_gather(saw_graph *g, saw_val x, const int32_t *table, int64_t n);
+/** out[..., i] = mean of all x[..., r] with table[r] == i, 0 where there is none; entries of -1 are
+ * dropped. x [..., n], out [..., size]. The table is copied. */
+saw_val saw_scatter(saw_graph *g, saw_val x, const int32_t *table, int64_t size);
+/** Spectrum of audio [B,C,N] -> [B,T,K,C,2]. Borrows the plan, as long as programs of this graph
+ * live. */
+saw_val saw_stft_op(saw_graph *g, saw_val audio, const saw_stft *plan);
+/** Its inverse: [B,T,K,C,2] -> [B,C,samples]. Borrows the plan likewise. */
+saw_val saw_istft_op(saw_graph *g, saw_val spectrum, const saw_stft *plan, int64_t samples);
+
+/* ---- losses
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/** weight * mean |y - target| -> [1]. */
+saw_val saw_l1_loss(saw_graph *g, saw_val y, saw_val target, double weight);
+
+#endif
