@@ -73,10 +73,11 @@ SAW_REF_KERNEL(band_linear_backward)
     for (int j = 0; j < c->n_out; j++)
         start_sum(c, j);
     const saw_tensor *y_grad = &c->in[c->n_out + 1], *x_grad = &c->out[0];
-    for (int b = 0; b < a->bands; b++) {
-        saw_tensor x = band_of(&c->in[0], a->ragged_in, a->in_start, b, 0);
-        saw_tensor dx = band_of(x_grad, a->ragged_in, a->in_start, b, 0);
-        saw_tensor dy = band_of(y_grad, a->ragged_out, a->out_start, b, 0);
+    band_range range = bands_of(c, &c->in[0], y_grad);
+    for (int b = range.first; b < range.end; b++) {
+        saw_tensor x = band_of(&c->in[0], a->ragged_in, a->in_start, b, range.first);
+        saw_tensor dx = band_of(x_grad, a->ragged_in, a->in_start, b, range.first);
+        saw_tensor dy = band_of(y_grad, a->ragged_out, a->out_start, b, range.first);
         const saw_tensor *w = &c->in[1 + b], *dw = &c->out[1 + b];
         const saw_tensor *dbias = a->bias ? &c->out[1 + a->bands + b] : NULL;
         const saw_tensor *t[] = {&x, &dy, &dx};
@@ -85,10 +86,10 @@ SAW_REF_KERNEL(band_linear_backward)
             for (int64_t r = 0; r < rows.rows; r++)
                 for (int64_t n = 0; n < dy.dims[2]; n++) {
                     real d = SAW_ROW(real, rows, 1, r)[n * dy.strides[2]];
+                    real *to = SAW_ROW(real, rows, 2, r);
                     for (int64_t k = 0; dx.data && k < dx.dims[2]; k++)
-                        SAW_ROW(real, rows, 2, r)
-                    [k * dx.strides[2]] +=
-                        d * ((const real *)w->data)[n * w->strides[0] + k * w->strides[1]];
+                        to[k * dx.strides[2]] +=
+                            d * ((const real *)w->data)[n * w->strides[0] + k * w->strides[1]];
                     for (int64_t k = 0; dw->data && k < x.dims[2]; k++)
                         ((real *)dw->data)[n * dw->strides[0] + k * dw->strides[1]] +=
                             d * SAW_ROW(real, rows, 0, r)[k * x.strides[2]];

@@ -32,11 +32,13 @@ SAW_REF_KERNEL(gather_backward)
     start_sum(c, 0);
     saw_walk w = saw_walk_start(dy->ndim - 1, 2, t);
     while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++)
+        for (int64_t r = 0; r < w.rows; r++) {
+            const real *from = SAW_ROW(real, w, 0, r);
+            real *to = SAW_ROW(real, w, 1, r);
             for (int64_t i = 0; i < a->n; i++)
                 if (a->table[i] >= 0)
-                    SAW_ROW(real, w, 1, r)
-    [a->table[i] * saw_last_stride(dx)] += SAW_ROW(real, w, 0, r)[i * saw_last_stride(dy)];
+                    to[a->table[i] * saw_last_stride(dx)] += from[i * saw_last_stride(dy)];
+        }
 }
 
 #else

@@ -157,7 +157,8 @@ SAW_REF_KERNEL(pope_backward)
     const saw_tensor *dx = &c->out[0], *dphase = &c->out[2];
     int axis = ((const rope_attr *)c->attr)->axis, head = x->ndim - 2;
     start_sum(c, 2);
-    saw_tensor angles = along(table, x, axis, 0), phases = along(phase, x, head, 0);
+    saw_tensor angles = along(table, x, axis, c->origin[axis]);
+    saw_tensor phases = along(phase, x, head, c->origin[head]);
     saw_tensor phase_grads = along(dphase, x, head, 0);
     const saw_tensor *t[] = {x, dy, &angles, &phases, dx, &phase_grads};
     saw_walk w = saw_walk_start(x->ndim - 1, 6, t);
