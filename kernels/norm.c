@@ -3,8 +3,9 @@
  *
  *     y = h weight + bias,   h = (x - mean) / sqrt(var + eps)
  *
- * LayerNorm, GroupNorm and their relatives differ in which elements share mean and variance (the axes in `over`) and in
- * how weight and bias lie (the axes in `affine`, slowest first). With g = weight dy and means over the same elements:
+ * LayerNorm, GroupNorm and their relatives differ in which elements share mean and variance (the
+ * axes in `over`) and in how weight and bias lie (the axes in `affine`, slowest first). With g =
+ * weight dy and means over the same elements:
  *
  *     dx = (g - mean(g) - h mean(g h)) / sqrt(var + eps),   dweight = sum dy h,   dbias = sum dy
  *
@@ -23,7 +24,8 @@ typedef struct norm_attr {
     int64_t size[SAW_MAX_DIMS]; /* of x before any cut */
 } norm_attr;
 
-/* What one weight serves: views of x (or the like) and where an element's weight is, sum of index * affine. */
+/* What one weight serves: views of x (or the like) and where an element's weight is, sum of index *
+ * affine. */
 typedef struct piece {
     int first, count, rank;
     int64_t affine[SAW_MAX_DIMS], origin;
@@ -35,7 +37,8 @@ static inline piece pieces_of(const saw_call *c)
     const norm_attr *a = c->attr;
     if (!a->bands || a->ragged)
         return (piece){.count = a->bands ? a->bands : 1, .rank = c->in[0].ndim};
-    return (piece){.first = (int)c->origin[2], .count = (int)c->in[0].dims[2], .rank = c->in[0].ndim};
+    return (piece){
+        .first = (int)c->origin[2], .count = (int)c->in[0].dims[2], .rank = c->in[0].ndim};
 }
 
 static inline saw_tensor piece_of(const saw_call *c, const saw_tensor *t, const piece *p, int i)
@@ -68,14 +71,16 @@ static inline void set_affine(const saw_call *c, piece *p, int i)
     }
 }
 
-static inline const saw_tensor *weight_of(const saw_call *c, const saw_tensor *operands, int i, bool bias)
+static inline const saw_tensor *weight_of(const saw_call *c, const saw_tensor *operands, int i,
+                                          bool bias)
 {
     const norm_attr *a = c->attr;
     int sets = a->bands ? a->bands : 1;
     return &operands[1 + (bias ? sets : 0) + i];
 }
 
-/* To the next index over the axes in the mask, row-major; false (and all of them 0) after the last. */
+/* To the next index over the axes in the mask, row-major; false (and all of them 0) after the last.
+ */
 static inline bool step_index(const saw_tensor *t, uint32_t axes, int64_t *index)
 {
     for (int i = t->ndim; i-- > 0;)
@@ -139,7 +144,8 @@ static void forward(const saw_call *c)
     piece p = pieces_of(c);
     for (int i = 0; i < p.count; i++) {
         saw_tensor x = piece_of(c, &c->in[0], &p, i), y = piece_of(c, &c->out[0], &p, i);
-        const saw_tensor *w = weight_of(c, c->in, p.first + i, false), *b = weight_of(c, c->in, p.first + i, true);
+        const saw_tensor *w = weight_of(c, c->in, p.first + i, false),
+                         *b = weight_of(c, c->in, p.first + i, true);
         int64_t index[SAW_MAX_DIMS] = {0};
         set_affine(c, &p, p.first + i);
         do {
@@ -165,14 +171,16 @@ static void backward(const saw_call *c)
         saw_tensor x = piece_of(c, &c->in[0], &p, i), dx = piece_of(c, &c->out[0], &p, i);
         saw_tensor dy = piece_of(c, &c->in[c->n_out + 1], &p, i);
         const saw_tensor *w = weight_of(c, c->in, p.first + i, false);
-        const saw_tensor *dw = weight_of(c, c->out, p.first + i, false), *db = weight_of(c, c->out, p.first + i, true);
+        const saw_tensor *dw = weight_of(c, c->out, p.first + i, false),
+                         *db = weight_of(c, c->out, p.first + i, true);
         int64_t index[SAW_MAX_DIMS] = {0};
         set_affine(c, &p, p.first + i);
         do {
             moments m = measure(&x, &a->form, index);
             double sum_g = 0, sum_gh = 0;
             do {
-                double d = (double)*element(&dy, index), h = ((double)*element(&x, index) - m.mean) * m.rate;
+                double d = (double)*element(&dy, index),
+                       h = ((double)*element(&x, index) - m.mean) * m.rate;
                 int64_t at = p.origin + offset_of(x.ndim, p.affine, index);
                 double g = a->affine ? d * (double)*flat_element(w, at) : d;
                 sum_g += g;
@@ -185,7 +193,8 @@ static void backward(const saw_call *c)
             if (!dx.data)
                 continue;
             do {
-                double h = ((double)*element(&x, index) - m.mean) * m.rate, g = (double)*element(&dy, index);
+                double h = ((double)*element(&x, index) - m.mean) * m.rate,
+                       g = (double)*element(&dy, index);
                 int64_t at = p.origin + offset_of(x.ndim, p.affine, index);
                 g *= a->affine ? (double)*flat_element(w, at) : 1;
                 double v = (g - (sum_g + h * sum_gh) / (double)m.count) * m.rate;
@@ -221,7 +230,8 @@ SAW_REF_KERNEL(band_norm_backward)
 
 enum { LANES = 8 }; /* sums run in so many interleaved parts, in double */
 
-/* Does a weight of these dims hold the affine axes in order: as they are, or merged into one, with axes of 1 anywhere? */
+/* Does a weight of these dims hold the affine axes in order: as they are, or merged into one, with
+ * axes of 1 anywhere? */
 static bool affine_fits(const saw_dims *w, const int64_t *sizes, int n)
 {
     int64_t have[SAW_MAX_DIMS], want[SAW_NORM_AXES], count = 1;
@@ -249,7 +259,8 @@ static bool shape(saw_shape *s)
         return saw_refuse(s, "needs x [B, ...] and the axes after the first to normalise over");
     if (a->ragged ? x->n != 3 || x->d[2] != a->start[a->bands] || !(over >> 2 & 1)
                   : a->bands && (x->n != 4 || x->d[2] != a->bands || over >> 2 & 1))
-        return saw_refuse(s, "x does not hold %d bands of the widths that the weights have", a->bands);
+        return saw_refuse(s, "x does not hold %d bands of the widths that the weights have",
+                          a->bands);
     for (int i = 0; i < sets && a->affine; i++) {
         int64_t sizes[SAW_NORM_AXES];
         int n = 0;
@@ -296,7 +307,8 @@ static size_t scratch(const saw_call *c)
     return d * (2 * sizeof(double) + 2 * sizeof(float));
 }
 
-/* Sum and sum of squares of a group into sums[0 .. n) and squares[0 .. n): n = LANES, or a pair a feature. */
+/* Sum and sum of squares of a group into sums[0 .. n) and squares[0 .. n): n = LANES, or a pair a
+ * feature. */
 static void add_row(const float *x, int64_t d, bool joined, double *sums, double *squares)
 {
     int64_t i = 0;
@@ -314,8 +326,8 @@ static void add_row(const float *x, int64_t d, bool joined, double *sums, double
 }
 
 /* y = (x - mean) rate w + b, element i of w and b at i * stride; w NULL: no weights. */
-static void write_row(const float *x, float *y, int64_t d, const float *mean, const float *rate, const float *w,
-                      const float *b, int64_t stride, bool add)
+static void write_row(const float *x, float *y, int64_t d, const float *mean, const float *rate,
+                      const float *w, const float *b, int64_t stride, bool add)
 {
     if (w && stride == 1 && !add)
         for (int64_t i = 0; i < d; i++)
@@ -333,7 +345,8 @@ static void cpu_norm(const saw_call *c)
     const norm_attr *a = c->attr;
     piece p = pieces_of(c);
     const int last = p.rank - 1;
-    const uint32_t features = SAW_AXIS(last), over = a->form.over & ~features, apart = ~a->form.over & ~features;
+    const uint32_t features = SAW_AXIS(last), over = a->form.over & ~features,
+                   apart = ~a->form.over & ~features;
     const bool joined = a->form.over & features;
     for (int i = 0; i < p.count; i++) {
         saw_tensor x = piece_of(c, &c->in[0], &p, i), y = piece_of(c, &c->out[0], &p, i);
@@ -349,22 +362,24 @@ static void cpu_norm(const saw_call *c)
         do {
             memset(sums, 0, 2 * (size_t)n * sizeof *sums);
             do
-                add_row((const float *)x.data + offset_of(last, x.strides, index), d, joined, sums, squares);
+                add_row((const float *)x.data + offset_of(last, x.strides, index), d, joined, sums,
+                        squares);
             while (step_index(&x, over, index));
             for (int64_t j = 1; joined && j < n; j++) {
                 sums[0] += sums[j];
                 squares[0] += squares[j];
             }
             for (int64_t j = 0; j < d; j++) {
-                double m = sums[joined ? 0 : j] / count, var = squares[joined ? 0 : j] / count - m * m;
+                double m = sums[joined ? 0 : j] / count,
+                       var = squares[joined ? 0 : j] / count - m * m;
                 mean[j] = (float)m;
                 rate[j] = (float)(1 / sqrt((var > 0 ? var : 0) + a->form.eps));
             }
             do {
                 int64_t at = p.origin + offset_of(last, p.affine, index);
                 write_row((const float *)x.data + offset_of(last, x.strides, index),
-                          (float *)y.data + offset_of(last, y.strides, index), d, mean, rate, w ? w + at : NULL,
-                          b ? b + at : NULL, p.affine[last], saw_adds(c, 0));
+                          (float *)y.data + offset_of(last, y.strides, index), d, mean, rate,
+                          w ? w + at : NULL, b ? b + at : NULL, p.affine[last], saw_adds(c, 0));
             } while (step_index(&x, over, index));
         } while (step_index(&x, apart, index));
     }
@@ -410,8 +425,8 @@ saw_val saw_norm(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const sa
     return SAW_RECORD(g, &saw_op_norm, &a, x, weight, bias);
 }
 
-saw_val saw_band_norm(saw_graph *g, saw_val x, int bands, const int64_t *widths, const saw_val *weight,
-                      const saw_val *bias, const saw_norm_form *form)
+saw_val saw_band_norm(saw_graph *g, saw_val x, int bands, const int64_t *widths,
+                      const saw_val *weight, const saw_val *bias, const saw_norm_form *form)
 {
     if (bands < 1)
         return saw_graph_fail(g, SAW_ERR_SHAPE, "band_norm: there are no bands");

@@ -15,8 +15,7 @@
 /** Zeros of these dims. */
 saw_val saw_zero(saw_graph *g, saw_dims dims);
 
-/* ---- element by element
- * ---------------------------------------------------------------------------------------- */
+/* ---- element by element ---------------------------------------------------------------------- */
 
 saw_val saw_gelu(saw_graph *g, saw_val x); /* the exact form: x/2 (1 + erf(x / sqrt 2)) */
 saw_val saw_tanh(saw_graph *g, saw_val x);
@@ -29,14 +28,19 @@ saw_val saw_exp(saw_graph *g, saw_val x);
 /** a + b and a * b. As many axes in both; an axis of size 1 is repeated. */
 saw_val saw_add(saw_graph *g, saw_val a, saw_val b);
 saw_val saw_mul(saw_graph *g, saw_val a, saw_val b);
+/** x > 0 ? x : slope x: slope [1], or [D] for the features of x [..., D]. */
+saw_val saw_prelu(saw_graph *g, saw_val x, saw_val slope);
 /** factor * x. */
 saw_val saw_scale(saw_graph *g, saw_val x, double factor);
+/** Mean of every `group` neighbours along a leading axis: [..., n, ..., D] -> [..., n / group, ..., D]. */
+saw_val saw_mean(saw_graph *g, saw_val x, int axis, int64_t group);
+/** n values one after another on the last axis. On a leading axis a value may be shorter than the first by a whole factor:
+ * each of its elements then serves so many neighbours. */
+saw_val saw_concat(saw_graph *g, int n, const saw_val *values);
 /** Complex product, (re, im) interleaved: a, b [..., 2m]. */
 saw_val saw_cmul(saw_graph *g, saw_val a, saw_val b);
 
-/* ---- products, norms
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- products, norms ------------------------------------------------------------------------- */
 
 /** y[..., N] = x[..., K] w^T + bias: w [N, K], bias [N] or 0. */
 saw_val saw_linear(saw_graph *g, saw_val x, saw_val w, saw_val bias);
@@ -50,9 +54,7 @@ saw_val saw_rmsnorm(saw_graph *g, saw_val x, saw_val gamma);
 /** The same within every band of ragged x [..., R]: gamma[b] [width of band b]. */
 saw_val saw_band_rmsnorm(saw_graph *g, saw_val x, int bands, const saw_val *gamma);
 
-/* ---- attention
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 /** Rotations of positions 0 .. n-1: freqs [m] -> [n, m, 2], cos and sin of position * freq. Not
  * differentiable. */
@@ -78,8 +80,7 @@ saw_val saw_linear_attention(saw_graph *g, saw_val q, saw_val k, saw_val v, saw_
 /** x [..., H, d] times gate [..., H]. */
 saw_val saw_mul_heads(saw_graph *g, saw_val x, saw_val gate);
 
-/* ---- recurrent layers, norms over several axes
- * ------------------------------------------------------------------------ */
+/* ---- recurrent layers, norms over several axes ----------------------------------------------- */
 
 typedef enum saw_rnn_kind { SAW_RNN_LSTM, SAW_RNN_GRU } saw_rnn_kind;
 /** One direction: w_ih [G H, D], w_hh [G H, H], b_ih [G H], b_hh [G H]; gates i,f,g,o (G = 4) or
@@ -100,15 +101,21 @@ typedef struct saw_norm_form {
     int affine[SAW_NORM_AXES]; /* axes along which weight and bias lie, slowest first; 0 is none */
     double eps;
 } saw_norm_form;
-/** y = (x - mean) / sqrt(var + eps) * weight + bias, var without Bessel's correction; weight, bias 0: none. */
+/** y = (x - mean) / sqrt(var + eps) * weight + bias, var without Bessel's correction; weight, bias
+ * 0: none. */
 saw_val saw_norm(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const saw_norm_form *form);
-/** The same with a weight and a bias for each band, and (x ragged [B,T,R], the band widths given) statistics of each band;
- * widths NULL: x is [B,T,F,D]. */
-saw_val saw_band_norm(saw_graph *g, saw_val x, int bands, const int64_t *widths, const saw_val *weight,
-                      const saw_val *bias, const saw_norm_form *form);
+/** The same with a weight and a bias for each band, and (x ragged [B,T,R], the band widths given)
+ * statistics of each band; widths NULL: x is [B,T,F,D]. */
+saw_val saw_band_norm(saw_graph *g, saw_val x, int bands, const int64_t *widths,
+                      const saw_val *weight, const saw_val *bias, const saw_norm_form *form);
 
-/* ---- bands and spectra
- * ---------------------------------------------------------------------------------------------- */
+/** Everything but the batch brought to mean 0 and deviation 1: (x - mean) / (s + eps), s with Bessel's correction. x
+ * [B, ..., n components]; `components` 2: complex numbers. *statistics [B, components + 1]: mean, s. */
+saw_val saw_standardize(saw_graph *g, saw_val x, int components, double eps, saw_val *statistics);
+/** y s + mean. */
+saw_val saw_restore(saw_graph *g, saw_val y, saw_val statistics);
+
+/* ---- bands and spectra ----------------------------------------------------------------------- */
 
 /** Gated linear unit of every band: x [..., 2R] holds for band b widths[b] values, then as many
  * gates -> [..., R]: value * sigmoid(gate). bands == 1: the plain GLU. */
@@ -118,15 +125,15 @@ saw_val saw_gather(saw_graph *g, saw_val x, const int32_t *table, int64_t n);
 /** out[..., i] = mean of all x[..., r] with table[r] == i, 0 where there is none; entries of -1 are
  * dropped. x [..., n], out [..., size]. The table is copied. */
 saw_val saw_scatter(saw_graph *g, saw_val x, const int32_t *table, int64_t size);
+/** The numbers of each band of ragged x [B,T,R], [T, width] in memory, read as [width, T]. */
+saw_val saw_band_reinterpret(saw_graph *g, saw_val x, int bands, const int64_t *widths);
 /** Spectrum of audio [B,C,N] -> [B,T,K,C,2]. Borrows the plan, as long as programs of this graph
  * live. */
 saw_val saw_stft_op(saw_graph *g, saw_val audio, const saw_stft *plan);
 /** Its inverse: [B,T,K,C,2] -> [B,C,samples]. Borrows the plan likewise. */
 saw_val saw_istft_op(saw_graph *g, saw_val spectrum, const saw_stft *plan, int64_t samples);
 
-/* ---- losses
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- losses ---------------------------------------------------------------------------------- */
 
 /** weight * mean |y - target| -> [1]. */
 saw_val saw_l1_loss(saw_graph *g, saw_val y, saw_val target, double weight);
