@@ -27,6 +27,7 @@ struct saw_audio_reader {
     float *block; /* [BLOCK_FRAMES][channels] */
     int fd;       /* -1 when the pipe has it */
     SNDFILE *file;
+    int64_t file_size, file_at; /* for libsndfile's callbacks */
 
     saw_pipe pipe; /* the rest is for a WAV that is read by hand, file == NULL */
     saw_wav wav;
@@ -53,6 +54,41 @@ static size_t read_file(void *user, uint64_t offset, void *out, size_t n)
         done += (size_t)got;
     }
     return done;
+}
+
+/* libsndfile's callbacks: given the descriptor itself it closes it when it does not know the
+ * format. */
+static sf_count_t virtual_length(void *user)
+{
+    return ((saw_audio_reader *)user)->file_size;
+}
+
+static sf_count_t virtual_tell(void *user)
+{
+    return ((saw_audio_reader *)user)->file_at;
+}
+
+static sf_count_t virtual_seek(sf_count_t offset, int whence, void *user)
+{
+    saw_audio_reader *r = user;
+    int64_t from = whence == SEEK_CUR ? r->file_at : whence == SEEK_END ? r->file_size : 0, at;
+    if (__builtin_add_overflow(from, offset, &at) || at < 0)
+        return -1;
+    return r->file_at = at;
+}
+
+static sf_count_t virtual_read(void *to, sf_count_t n, void *user)
+{
+    saw_audio_reader *r = user;
+    size_t got = n > 0 ? read_file(r, (uint64_t)r->file_at, to, (size_t)n) : 0;
+    r->file_at += (int64_t)got;
+    return (sf_count_t)got;
+}
+
+static sf_count_t virtual_write(const void *from, sf_count_t n, void *user)
+{
+    (void)from, (void)n, (void)user;
+    return 0;
 }
 
 /* saw_wav_read on a pipe: what was asked for is kept in head, so that it can be read again. */
@@ -174,9 +210,10 @@ static saw_status open_sndfile(saw_audio_reader *r)
     static const int keys[SAW_TAG_COUNT] = {SF_STR_TITLE,       SF_STR_ARTIST, SF_STR_ALBUM,
                                             SF_STR_TRACKNUMBER, SF_STR_DATE,   SF_STR_GENRE,
                                             SF_STR_COMMENT};
+    static SF_VIRTUAL_IO io = {virtual_length, virtual_seek, virtual_read, virtual_write,
+                               virtual_tell};
     SF_INFO info = {0};
-    lseek(r->fd, 0, SEEK_SET);
-    r->file = sf_open_fd(r->fd, SFM_READ, &info, 0);
+    r->file = sf_open_virtual(&io, SFM_READ, &info, r);
     if (!r->file) {
         char why[256];
         bool known = sf_error(NULL) != SF_ERR_UNRECOGNISED_FORMAT;
@@ -241,6 +278,7 @@ static saw_status open_regular(saw_audio_reader *r)
     if (fstat(r->fd, &st))
         return saw_fail(r->ctx, SAW_ERR_IO, "%s: cannot be examined: %s", r->path, strerror(errno));
     uint64_t size = (uint64_t)st.st_size;
+    r->file_size = st.st_size;
     if (size == 0)
         return saw_fail(r->ctx, SAW_ERR_FORMAT, "%s: is empty", r->path);
     saw_wav *w = &r->wav;

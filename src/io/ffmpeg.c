@@ -16,26 +16,15 @@
 
 extern char **environ;
 
+#define INPUT "file:/dev/fd/0"
+
 enum { CANCEL_POLL_MS = 100 };
 
 saw_status saw_ffmpeg_open(saw_context *ctx, int input_fd, const char *path, saw_pipe *out)
 {
-    static const char *const arguments[] = {"ffmpeg",
-                                            "-nostdin",
-                                            "-v",
-                                            "error",
-                                            "-protocol_whitelist",
-                                            "file",
-                                            "-i",
-                                            "file:/dev/fd/0",
-                                            "-map",
-                                            "0:a:0",
-                                            "-f",
-                                            "wav",
-                                            "-c:a",
-                                            "pcm_f32le",
-                                            "pipe:1",
-                                            NULL};
+    static const char *const arguments[] = {
+        "ffmpeg", "-nostdin", "-v",  "error", "-protocol_whitelist", "file",   "-i", INPUT, "-map",
+        "0:a:0",  "-f",       "wav", "-c:a",  "pcm_f32le",           "pipe:1", NULL};
     int data[2], errors[2];
     memset(out, 0, sizeof *out);
     out->fd = out->error_fd = -1;
@@ -106,7 +95,9 @@ static const char *last_line(saw_pipe *p)
         p->message_size--;
     p->message[p->message_size] = 0;
     const char *line = strrchr(p->message, '\n');
-    return line ? line + 1 : p->message;
+    line = line ? line + 1 : p->message;
+    size_t name = strlen(INPUT ": ");
+    return strncmp(line, INPUT ": ", name) ? line : line + name;
 }
 
 static saw_status ended(saw_context *ctx, saw_pipe *p, const char *path)

@@ -201,14 +201,14 @@ void saw_wav_header(saw_buffer *b, saw_audio_subtype subtype, int channels, int 
     unsigned bits = subtype == SAW_AUDIO_PCM_16 ? 16 : subtype == SAW_AUDIO_PCM_24 ? 24 : 32;
     unsigned frame_bytes = (unsigned)channels * bits / 8;
     unsigned coding = subtype == SAW_AUDIO_FLOAT ? 3 : 1;
-    bool extensible = channels > 2;
+    unsigned format_bytes = channels > 2 ? 40 : coding == 3 ? 18 : 16;
     uint64_t info_bytes = 0;
     for (int i = 0; tags && i < SAW_TAG_COUNT; i++)
         if (tags->text[i])
             info_bytes += 8 + ((strlen(tags->text[i]) + 2) & ~(uint64_t)1);
     uint64_t data_bytes = frames < 0 ? 0 : (uint64_t)frames * frame_bytes;
-    uint64_t riff_bytes = 4 + 36 + (extensible ? 48 : 24) + 12 +
-                          (info_bytes ? 12 + info_bytes : 0) + 8 + data_bytes + (data_bytes & 1);
+    uint64_t riff_bytes = 4 + 36 + (8 + format_bytes) + 12 + (info_bytes ? 12 + info_bytes : 0) +
+                          8 + data_bytes + (data_bytes & 1);
     bool rf64 = riff_bytes > 0xffffffffu, unknown = frames < 0;
 
     put_chunk(b, rf64 ? "RF64" : "RIFF", rf64 || unknown ? 0xffffffffu : riff_bytes);
@@ -218,15 +218,16 @@ void saw_wav_header(saw_buffer *b, saw_audio_subtype subtype, int channels, int 
     put(b, rf64 ? data_bytes : 0, 8);
     put(b, rf64 ? (uint64_t)frames : 0, 8);
     put(b, 0, 4);
-    put_chunk(b, "fmt ", extensible ? 40 : 16);
-    put(b, extensible ? 0xfffe : coding, 2);
+    put_chunk(b, "fmt ", format_bytes);
+    put(b, format_bytes == 40 ? 0xfffe : coding, 2);
     put(b, (unsigned)channels, 2);
     put(b, (unsigned)rate_hz, 4);
     put(b, (uint64_t)rate_hz * frame_bytes, 4);
     put(b, frame_bytes, 2);
     put(b, bits, 2);
-    if (extensible) {
-        put(b, 22, 2);
+    if (format_bytes > 16)
+        put(b, format_bytes - 18, 2);
+    if (format_bytes == 40) {
         put(b, bits, 2);
         put(b, channels <= 8 ? masks[channels] : 0, 4);
         put(b, coding, 2);
