@@ -24,8 +24,7 @@ static saw_status check_widths(saw_context *ctx, const saw_band *band, int bands
     return SAW_OK;
 }
 
-/* ---- mel
- * ----------------------------------------------------------------------------------------- */
+/* ---- mel ----------------------------------------------------------------------------------- */
 
 /* The Slaney scale: linear to 1 kHz, then logarithmic with 27 steps to 6.4 kHz. */
 static double hz_to_mel(double hz)
@@ -61,8 +60,7 @@ saw_status saw_bands_mel(saw_context *ctx, double rate_hz, int n_fft, int bands,
     return check_widths(ctx, out, bands, rate_hz, n_fft);
 }
 
-/* ---- musical
- * ------------------------------------------------------------------------------------- */
+/* ---- musical ------------------------------------------------------------------------------- */
 
 saw_status saw_bands_musical(saw_context *ctx, double rate_hz, int n_fft, int bands, saw_band *out)
 {
@@ -85,8 +83,7 @@ saw_status saw_bands_musical(saw_context *ctx, double rate_hz, int n_fft, int ba
     return check_widths(ctx, out, bands, rate_hz, n_fft);
 }
 
-/* ---- zones
- * --------------------------------------------------------------------------------------- */
+/* ---- zones --------------------------------------------------------------------------------- */
 
 /* Number of bins whose frequency is below hz; the last bin counts as rate / 2. */
 static int bins_below(double hz, double rate_hz, int n_fft)
@@ -111,12 +108,11 @@ saw_status saw_bands_zones(saw_context *ctx, saw_zone_rule rule, double rate_hz,
         return SAW_ERR_SHAPE;
     for (int z = 0; z <= zone_count; z++) {
         bool rest = z == zone_count;
-        double end_hz = rest ? rate_hz : zones[z].end_hz,
-               step_hz = rest ? end_hz - start_hz : zones[z].step_hz;
+        double end_hz = rest ? rate_hz : zones[z].end_hz;
+        double step_hz = rest ? end_hz - start_hz : zones[z].step_hz;
         if (!(step_hz > 0) || !(end_hz > start_hz))
             return saw_fail(ctx, SAW_ERR_SHAPE,
-                            "band zone %d: ends must rise to below %g Hz, steps must be "
-                            "above 0",
+                            "band zone %d: ends must rise and stay below %g Hz, steps be above 0",
                             z, rate_hz);
         double steps = ceil((end_hz - start_hz) / step_hz);
         int zone_end = rest ? bins : bins_rounded(end_hz, rate_hz, n_fft);
@@ -130,10 +126,9 @@ saw_status saw_bands_zones(saw_context *ctx, saw_zone_rule rule, double rate_hz,
                 end = (int)fmin(at + fmax(1, bins_rounded(step_hz, rate_hz, n_fft)), zone_end);
             if (n == room || end <= at || end > bins)
                 return saw_fail(ctx, SAW_ERR_SHAPE,
-                                "band zones do not fit %d bins (n_fft %d at %g Hz): band %d would "
-                                "be bins %d to "
-                                "%d",
-                                bins, n_fft, rate_hz, n, at, end);
+                                "band zones do not fit %d bins (n_fft %d at %g Hz): band %d of at "
+                                "most %d would be bins %d to %d",
+                                bins, n_fft, rate_hz, n, room, at, end);
             out[n++] = (saw_band){at, end - at};
             at = end;
         }

@@ -1,9 +1,8 @@
 /*
  * bands.h - how band-split models cut the n_fft / 2 + 1 bins of a frame into bands.
  *
- * Each function writes at most `room` bands to out, in rising order, and their number to *count.
- * SAW_ERR_SHAPE when there is no room for them, when a band would be empty, or when numbers make no
- * sense.
+ * Bands are written in rising order. SAW_ERR_SHAPE when a band would be empty, when there is no
+ * room for them all, or when numbers make no sense.
  */
 #ifndef SAW_BANDS_H
 #define SAW_BANDS_H
@@ -42,6 +41,7 @@ typedef enum saw_zone_rule {
                          bins */
     SAW_ZONES_ROUNDED /* Bandit: ends and steps rounded to bins; what is left of a zone is a band */
 } saw_zone_rule;
+/** Writes at most `room` bands, and their number to *count. */
 saw_status saw_bands_zones(saw_context *ctx, saw_zone_rule rule, double rate_hz, int n_fft,
                            const saw_band_zone *zones, int zone_count, saw_band *out, int room,
                            int *count);

@@ -21,7 +21,8 @@ void saw_sdr_add(saw_sdr_sums *s, const float *reference, const float *estimate,
 /** epsilon is added to both sums: 0 for the plain SDR, 1e-8 for that of MSST. A silent reference
  * with epsilon 0 gives -infinity; equal signals give infinity. */
 double saw_sdr_db(const saw_sdr_sums *s, double epsilon);
-/** NaN when reference or estimate is silent. Exact to about 1e-6 dB up to 90 dB. */
+/** NaN when reference or estimate is silent. Sums are good to about 1e-13, hence 60 dB to 1e-6 dB
+ * and 100 dB to 0.01 dB. */
 double saw_si_sdr_db(const saw_sdr_sums *s);
 
 #endif

@@ -16,6 +16,7 @@
  */
 #include "run/stitch.h"
 
+#include <assert.h>
 #include <string.h>
 
 typedef struct stitch_kind {
@@ -238,6 +239,7 @@ static void advance(saw_stitcher *s, int64_t to)
 static void compact_output(saw_stitcher *s, int64_t clear_from, int64_t clear_to)
 {
     const layout *l = &s->l;
+    assert(clear_to - s->base <= l->output);
     for (int r = 0; r <= l->rows; r++) {
         float *row = r < l->rows ? s->output + r * l->output : s->sum;
         memmove(row, row + s->at, (size_t)(clear_from - s->base) * sizeof *row);
@@ -360,6 +362,7 @@ saw_status saw_stitcher_push(saw_stitcher *s, const float *const *planar, int64_
                (size_t)n * sizeof **planar);
     s->have += n;
     s->pushed += n;
+    assert(s->origin + s->have <= l->input);
     if (!s->begun && s->have >= l->decide)
         begin(s);
     while (s->begun && s->have >= l->need)
@@ -383,6 +386,7 @@ saw_status saw_stitcher_finish(saw_stitcher *s)
             x[i] = x[-2 - i];
     }
     s->have += s->first;
+    assert(s->origin + s->have <= l->input);
     while (s->have) {
         int64_t chunks = (s->have + l->step - 1) / l->step;
         if (run_batch(s, (int)least(chunks, l->batch)))

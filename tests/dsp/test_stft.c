@@ -520,13 +520,51 @@ static void test_guards(void **state)
     saw_stft_close(NULL);
 }
 
+/* An allocator that fails at one call. */
+static int calls_left;
+
+static void *failing_alloc(void *user, size_t bytes)
+{
+    (void)user;
+    return calls_left-- == 0 ? NULL : malloc(bytes);
+}
+
+static void plain_free(void *user, void *block)
+{
+    (void)user;
+    free(block);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    saw_context *poor;
+    calls_left = -1;
+    assert_int_equal(
+        saw_context_open(
+            &poor, &(saw_options){.threads = 1, .alloc = failing_alloc, .release = plain_free}),
+        SAW_OK);
+    int at = 0;
+    for (saw_status status = SAW_ERR_MEMORY; status; at++) {
+        saw_stft *s;
+        calls_left = at;
+        status = saw_stft_open(poor, &(saw_stft_options){.n_fft = 64, .hop = 16}, &s);
+        assert_true(status == SAW_OK ? s != NULL : status == SAW_ERR_MEMORY && s == NULL);
+        saw_stft_close(s);
+        assert_int_equal(saw_context_memory(poor).now_bytes, 0);
+    }
+    assert_true(at > 1);
+    saw_context_close(poor);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_compact), cmocka_unit_test(test_large),
-        cmocka_unit_test(test_adjoint), cmocka_unit_test(test_reconstruction),
-        cmocka_unit_test(test_ranges),  cmocka_unit_test(test_float_adjoints),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_guards),
+        cmocka_unit_test(test_compact),   cmocka_unit_test(test_large),
+        cmocka_unit_test(test_adjoint),   cmocka_unit_test(test_reconstruction),
+        cmocka_unit_test(test_ranges),    cmocka_unit_test(test_float_adjoints),
+        cmocka_unit_test(test_threads),   cmocka_unit_test(test_guards),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, open_context, close_context);
 }

@@ -3,8 +3,9 @@
  * cutting of the input and any batch gives the same bits, the latency is the one reported, nothing
  * is allocated after open.
  *
- * The models are fakes: "identity" gives x for both stems, "position" gives x (1 + 3 p^2) and x
- * (1.25 - p), where p is the place in the chunk from 0 to 1, so that every stitching weight shows.
+ * The models are fakes: IDENTITY gives x for both stems; POSITION gives x (1 + 3 p^2) and x (1.25 -
+ * p), where p is the place in the chunk from 0 to 1, so that every stitching weight shows; MIRROR
+ * gives x (1 + 3 p^2) and the chunk backwards, so that what fills it up shows too.
  */
 #include "support/formula.h"
 #include "support/npy.h"
@@ -32,9 +33,11 @@ static int close_context(void **state)
     return 0;
 }
 
+typedef enum fake_kind { IDENTITY, POSITION, MIRROR } fake_kind;
+
 typedef struct fake {
     int64_t chunk;
-    bool position;
+    fake_kind kind;
     int calls, largest_count;
     int fails_at; /* call number that fails, from 1 */
 } fake;
@@ -51,8 +54,10 @@ static saw_status run_fake(void *user, int count, const float *const *in, float 
                 double p = (double)i / (double)f->chunk;
                 float x = in[j * CHANNELS + c][i];
                 float *const *y = out + j * ROWS + c;
-                y[0][i] = f->position ? x * (float)(1 + 3 * p * p) : x;
-                y[CHANNELS][i] = f->position ? x * (float)(1.25 - p) : x;
+                y[0][i] = f->kind == IDENTITY ? x : x * (float)(1 + 3 * p * p);
+                y[CHANNELS][i] = f->kind == IDENTITY   ? x
+                                 : f->kind == POSITION ? x * (float)(1.25 - p)
+                                                       : in[j * CHANNELS + c][f->chunk - 1 - i];
             }
     return SAW_OK;
 }
@@ -62,7 +67,7 @@ typedef struct run {
     int64_t chunk;
     int overlap, batch;
     int64_t step; /* samples a push; 0: as many as there is room for, below 0: random up to -step */
-    bool position;
+    fake_kind fake;
 } run;
 
 static void offset_all(float **to, float *base, int rows, int64_t stride, int64_t at)
@@ -74,7 +79,7 @@ static void offset_all(float **to, float *base, int rows, int64_t stride, int64_
 /* The stems of x [CHANNELS][n] as [ROWS][n], checking all counts on the way; the caller frees. */
 static float *stitch(run how, const float *x, int64_t n)
 {
-    fake model = {.chunk = how.chunk, .position = how.position};
+    fake model = {.chunk = how.chunk, .kind = how.fake};
     saw_stitch_options o = {how.kind, CHANNELS, STEMS, how.chunk, how.overlap, how.batch};
     saw_stitcher *s;
     size_t before = saw_context_memory(ctx).now_bytes;
@@ -179,7 +184,7 @@ static void test_compact(void **state)
         const golden *g = &goldens[i];
         int64_t n = g->samples;
         float *x = golden_input(n);
-        float *y = stitch((run){g->kind, g->chunk, g->overlap, 1, 0, true}, x, n);
+        float *y = stitch((run){g->kind, g->chunk, g->overlap, 1, 0, POSITION}, x, n);
         npy *want = array(z, g->name, "position");
         assert_int_equal(want->count, ROWS * n);
         double off = largest_difference(y, npy_f32(want), ROWS * n);
@@ -187,7 +192,7 @@ static void test_compact(void **state)
             print_message("%s: not bit-equal, off by %g\n", g->name, off);
         assert_true(off < 1e-6);
         free(y);
-        y = stitch((run){g->kind, g->chunk, g->overlap, 1, 0, false}, x, n);
+        y = stitch((run){g->kind, g->chunk, g->overlap, 1, 0, IDENTITY}, x, n);
         want = array(z, g->name, "identity_sub");
         for (int64_t k = 0; k < want->count; k++)
             assert_true(fabs(y[7 * k] - npy_f32(want)[k]) < 1e-6);
@@ -212,7 +217,7 @@ static void test_large(void **state)
             continue;
         int64_t n = g->large_samples;
         for (int position = 0; position < 2; position++) {
-            run how = {g->kind, g->large_chunk, g->overlap, 1, 0, position};
+            run how = {g->kind, g->large_chunk, g->overlap, 1, 0, position ? POSITION : IDENTITY};
             float *y = stitch(how, npy_f32(array(z, g->name, "in")), n);
             npy *want = array(z, g->name, position ? "position" : "identity");
             assert_int_equal(want->count, ROWS * n);
@@ -246,7 +251,7 @@ static void test_any_cut(void **state)
                     int64_t n = lengths[l];
                     if (overlaps[o] > chunks[c])
                         continue;
-                    run how = {saw_stitch_kind_name(kind), chunks[c], overlaps[o], 1, 0, true};
+                    run how = {saw_stitch_kind_name(kind), chunks[c], overlaps[o], 1, 0, MIRROR};
                     float *whole = stitch(how, x, n);
                     for (size_t k = (l + o) % 2; k < sizeof cuts / sizeof *cuts; k += 2) {
                         how.batch = cuts[k].batch;
@@ -264,17 +269,23 @@ static void test_any_cut(void **state)
     free(x);
 }
 
-/* The stitcher's definition again, whole signal at once, in double. */
+/* Position p of a signal of n samples that is mirrored at both ends. */
+static float mirrored(const float *x, int64_t n, int64_t p)
+{
+    return x[p < 0 ? -p : p >= n ? 2 * (n - 1) - p : p];
+}
+
+/* The stitcher's definition again for the MIRROR fake, whole signal at once, in double. */
 static void reference(const run *how, const float *x, int64_t n, double *y)
 {
     bool msst = !strcmp(how->kind, "msst"), whole = !strcmp(how->kind, "whole");
     int64_t chunk = how->chunk, step = whole ? chunk : chunk / how->overlap, fade = chunk / 10;
     int64_t border = msst && n > 2 * (chunk - step) ? chunk - step : 0, line = n + 2 * border;
-    double *sum = calloc((size_t)line + 1, sizeof *sum),
-           *out = calloc((size_t)(ROWS * line + 1), sizeof *out);
+    double *sum = calloc((size_t)line + 1, sizeof *sum);
+    double *out = calloc((size_t)(ROWS * line + 1), sizeof *out);
     for (int64_t begin = 0; begin < line; begin += step) {
         int64_t have = line - begin < chunk ? line - begin : chunk;
-        bool first = begin == 0, last = begin + step >= line;
+        bool first = begin == 0, last = begin + step >= line, fill = msst && have > chunk / 2;
         for (int64_t i = 0; i < have; i++) {
             double w = 1, p = (double)i / (double)chunk;
             if (msst && !first && i < fade)
@@ -282,18 +293,23 @@ static void reference(const run *how, const float *x, int64_t n, double *y)
             if (msst && (first || !last) && i >= chunk - fade)
                 w = fade > 1 ? (double)(chunk - 1 - i) / (double)(fade - 1) : 1;
             sum[begin + i] += w;
-            int64_t at = begin + i - border;
-            at = at < 0 ? -at : at >= n ? 2 * (n - 1) - at : at;
+            int64_t back = chunk - 1 - i;
             for (int c = 0; c < CHANNELS; c++) {
-                double v = x[c * n + at];
-                out[c * line + begin + i] += w * v * (1 + 3 * p * p);
-                out[(c + CHANNELS) * line + begin + i] += w * v * (1.25 - p);
+                const float *xc = x + c * n;
+                double other = back < have ? mirrored(xc, n, begin + back - border)
+                               : fill      ? mirrored(xc, n, begin + 2 * (have - 1) - back - border)
+                                           : 0;
+                out[c * line + begin + i] +=
+                    w * mirrored(xc, n, begin + i - border) * (1 + 3 * p * p);
+                out[(c + CHANNELS) * line + begin + i] += w * other;
             }
         }
     }
     for (int r = 0; r < ROWS; r++)
-        for (int64_t i = 0; i < n; i++)
-            y[r * n + i] = sum[border + i] > 0 ? out[r * line + border + i] / sum[border + i] : 0;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at = border + i;
+            y[r * n + i] = sum[at] > 0 ? out[r * line + at] / sum[at] : 0;
+        }
     free(sum);
     free(out);
 }
@@ -301,7 +317,7 @@ static void reference(const run *how, const float *x, int64_t n, double *y)
 static void test_definition(void **state)
 {
     (void)state;
-    static const int lengths[] = {1, 50, 150, 201, 300, 301, 702, 703, 1060};
+    static const int lengths[] = {1, 11, 37, 50, 120, 150, 200, 201, 203, 300, 301, 702, 703, 1060};
     static const int64_t chunks[] = {200, 203, 37, 11};
     static const int overlaps[] = {1, 2, 3, 4, 8};
     for (int kind = 0; saw_stitch_kind_name(kind); kind++)
@@ -310,7 +326,7 @@ static void test_definition(void **state)
                 for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
                     int64_t n = lengths[l];
                     float *x = golden_input(n);
-                    run how = {saw_stitch_kind_name(kind), chunks[c], overlaps[o], 2, 31, true};
+                    run how = {saw_stitch_kind_name(kind), chunks[c], overlaps[o], 2, 31, MIRROR};
                     float *y = stitch(how, x, n);
                     double *want = malloc((size_t)(ROWS * n) * sizeof *want);
                     reference(&how, x, n, want);
@@ -354,6 +370,45 @@ static void test_latency(void **state)
                 saw_stitcher_close(s);
             }
     free(x);
+}
+
+/* An allocator that fails at one call. */
+static int calls_left;
+
+static void *failing_alloc(void *user, size_t bytes)
+{
+    (void)user;
+    return calls_left-- == 0 ? NULL : malloc(bytes);
+}
+
+static void plain_free(void *user, void *block)
+{
+    (void)user;
+    free(block);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    saw_context *poor;
+    saw_stitch_options o = {"msst", CHANNELS, STEMS, 100, 2, 1};
+    fake model = {.chunk = 100};
+    calls_left = -1;
+    assert_int_equal(
+        saw_context_open(
+            &poor, &(saw_options){.threads = 1, .alloc = failing_alloc, .release = plain_free}),
+        SAW_OK);
+    int at = 0;
+    for (saw_status status = SAW_ERR_MEMORY; status; at++) {
+        saw_stitcher *s;
+        calls_left = at;
+        status = saw_stitcher_open(poor, &o, run_fake, &model, &s);
+        assert_true(status == SAW_OK ? s != NULL : status == SAW_ERR_MEMORY && s == NULL);
+        saw_stitcher_close(s);
+        assert_int_equal(saw_context_memory(poor).now_bytes, 0);
+    }
+    assert_true(at > 1);
+    saw_context_close(poor);
 }
 
 static void test_errors(void **state)
@@ -401,9 +456,10 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_compact), cmocka_unit_test(test_large),
-        cmocka_unit_test(test_any_cut), cmocka_unit_test(test_definition),
-        cmocka_unit_test(test_latency), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_compact),   cmocka_unit_test(test_large),
+        cmocka_unit_test(test_any_cut),   cmocka_unit_test(test_definition),
+        cmocka_unit_test(test_latency),   cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, open_context, close_context);
 }
