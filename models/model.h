@@ -54,6 +54,7 @@ typedef struct saw_model {
     const char *name;          /* "bs_roformer" */
     const char *title;         /* "BS-RoFormer" */
     size_t options_bytes;
+    const char *section;       /* of the config that holds the options; "" the top */
     const saw_option *options; /* ends with key NULL */
     /** Whether the names in the checkpoint are this family's. */
     bool (*recognise)(const saw_checkpoint *ck);
@@ -68,6 +69,8 @@ typedef struct saw_model {
     saw_status (*finish)(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, void *options);
     /** Record the model for mix [B,C,N]; outputs are named "stem0", "stem1", ..., each [B,C,N']. */
     void (*record)(saw_graph *g, const void *options, saw_val mix);
+    /** Tensors that the checkpoints of this family may hold although the model does not read them. NULL: none. */
+    bool (*surplus)(const char *name);
     /** Print the options for `inspect`, " key value" each. */
     void (*describe)(const void *options, saw_buffer *out);
 } saw_model;
@@ -92,5 +95,10 @@ static inline const saw_model_common *saw_model_common_of(const saw_model_spec *
 {
     return (const saw_model_common *)spec->options;
 }
+
+/** Read what MSST configurations say outside `model`: audio, training (instruments), inference. stems must be set. */
+saw_status saw_model_read_msst(saw_context *ctx, const saw_config *config, saw_model_common *c);
+/** Set the names: the only stem "vocals" or "stem1", "stem2", ... unless already there. */
+void saw_model_name_stems(saw_model_common *c, int count, const char *const *names);
 
 #endif

@@ -14,6 +14,8 @@
 #include "models/roformer.h"
 #include "nn/nn.h"
 
+#include <math.h>
+
 
 /* x [B,T,F,D] + attention along one axis + feed-forward. */
 static saw_val transformer_layer(saw_graph *g, saw_val x, const roformer_options *o, int along)
@@ -25,11 +27,14 @@ static saw_val transformer_layer(saw_graph *g, saw_val x, const roformer_options
     saw_val k = nn_heads(g, qkv, 1, 3, o->heads);
     saw_val v = nn_heads(g, qkv, 2, 3, o->heads);
     if (o->pope) {
-        q = nn_pope(g, "0.pope_embed", q, along, false); /* [B,T,F,H,2d] */
-        k = nn_pope(g, "0.pope_embed", k, along, true);
+        saw_val turn = nn_rotations(g, "0.pope_embed", "inv_freqs", o->dim_head, q, along);
+        saw_val bias = saw_param(g, "0.pope_embed.bias", SAW_DIMS(o->heads, o->dim_head));
+        q = saw_pope(g, q, turn, 0, along); /* [B,T,F,H,2d] */
+        k = saw_pope(g, k, turn, saw_pope_phase(g, bias), along);
     } else {
-        q = nn_rope(g, "0.rotary_embed", q, along);
-        k = nn_rope(g, "0.rotary_embed", k, along);
+        saw_val turn = nn_rotations(g, "0.rotary_embed", "freqs", o->dim_head / 2, q, along);
+        q = saw_rope(g, q, turn, along);
+        k = saw_rope(g, k, turn, along);
     }
     saw_val a = saw_attention(g, q, k, v, along, 1 / sqrt((double)o->dim_head));
     a = saw_mul_heads(g, a, saw_sigmoid(g, nn_linear(g, "0.to_gates", h, o->heads, true)));

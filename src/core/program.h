@@ -11,11 +11,11 @@
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
 
-/** Where weights come from. Both return a status and have set the context's sentence. */
+/** Where weights come from. */
 typedef struct saw_weight_source {
-    /** Dims of a name; SAW_ERR_SHAPE when there is no such tensor. */
+    /** Dims of a name; SAW_ERR_SHAPE, with no sentence, when there is no such tensor. */
     saw_status (*dims)(void *user, const char *name, saw_dims *dims);
-    /** Elements [first, first + n) in C order. */
+    /** Elements [first, first + n) in C order. Fails with a sentence. */
     saw_status (*read)(void *user, const char *name, int64_t first, int64_t n, float *out);
     void *user;
 } saw_weight_source;

@@ -114,10 +114,8 @@ static saw_status check_dims(saw_weights *w, const weight *x, const saw_dims *wa
 {
     saw_dims have = x->dims;
     if (!x->own_values) {
-        saw_status status = w->source.dims ? w->source.dims(w->source.user, x->name, &have)
-                                           : saw_fail(w->ctx, SAW_ERR_SHAPE, "the weights have no %s", x->name);
-        if (status)
-            return status;
+        if (!w->source.dims || w->source.dims(w->source.user, x->name, &have))
+            return saw_fail(w->ctx, SAW_ERR_SHAPE, "there is no tensor %s", x->name);
     }
     if (saw_dims_equal(&have, want))
         return SAW_OK;

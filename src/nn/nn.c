@@ -23,19 +23,9 @@ saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x)
     return saw_rmsnorm(g, x, named(g, name, "gamma", SAW_DIMS(saw_dim(g, x, -1)), false));
 }
 
-saw_val nn_rope(saw_graph *g, const char *name, saw_val x, int axis)
+saw_val nn_rotations(saw_graph *g, const char *name, const char *tensor, int64_t count, saw_val x, int axis)
 {
-    saw_val freqs = named(g, name, "freqs", SAW_DIMS(saw_dim(g, x, -1) / 2), true);
-    return saw_rope(g, x, saw_rope_table(g, freqs, saw_dim(g, x, axis)), axis);
-}
-
-saw_val nn_pope(saw_graph *g, const char *name, saw_val x, int axis, bool key)
-{
-    int64_t heads = saw_dim(g, x, -2), d = saw_dim(g, x, -1);
-    saw_val freqs = named(g, name, "inv_freqs", SAW_DIMS(d), true);
-    saw_val table = saw_rope_table(g, freqs, saw_dim(g, x, axis));
-    saw_val phase = key ? saw_pope_phase(g, named(g, name, "bias", SAW_DIMS(heads, d), false)) : 0;
-    return saw_pope(g, x, table, phase, axis);
+    return saw_rope_table(g, named(g, name, tensor, SAW_DIMS(count), true), saw_dim(g, x, axis));
 }
 
 saw_val nn_heads(saw_graph *g, saw_val x, int i, int parts, int heads)

@@ -12,10 +12,8 @@
 saw_val nn_linear(saw_graph *g, const char *name, saw_val x, int64_t out, bool bias);
 /** gamma [D]. */
 saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x);
-/** Rotary embedding of x [..., H, d] along axis, by the frequencies stored as name + ".freqs" [d / 2]. */
-saw_val nn_rope(saw_graph *g, const char *name, saw_val x, int axis);
-/** PoPE likewise: name + ".inv_freqs" [d], and for keys name + ".bias" [H, d]. -> [..., H, 2d]. */
-saw_val nn_pope(saw_graph *g, const char *name, saw_val x, int axis, bool key);
+/** The rotations of x [..., H, d] along axis, from the frequencies stored as name + "." + tensor. */
+saw_val nn_rotations(saw_graph *g, const char *name, const char *tensor, int64_t count, saw_val x, int axis);
 /** Part i of `parts` equal ones of x [..., parts * heads * d], as heads: [..., heads, d]. */
 saw_val nn_heads(saw_graph *g, saw_val x, int i, int parts, int heads);
 

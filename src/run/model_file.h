@@ -1,0 +1,24 @@
+/*
+ * model_file.h - where the configuration of a checkpoint is found.
+ */
+#ifndef SAW_MODEL_FILE_H
+#define SAW_MODEL_FILE_H
+
+#include "io/checkpoint.h"
+#include "io/config.h"
+
+/** Key of our single-file format in the metadata of a safetensors file: the configuration as JSON. */
+#define SAW_MODEL_FILE_KEY "bandsaw"
+
+/**
+ * The configuration for a checkpoint: the named file; else the one inside the file; else one that lies beside it
+ * (x.yaml, x.yml, x.json, config_x.yaml, config.yaml alone beside a single checkpoint ...); else none (*out NULL). *config_path is the file it
+ * came from (owned by the caller), NULL when inside or none.
+ */
+saw_status saw_model_file_config(saw_context *ctx, const saw_checkpoint *ck, const char *path, const char *named,
+                                 saw_config **out, char **config_path);
+
+/** Whether a tensor of our single-file format only serves another one. */
+bool saw_model_file_is_extra(const char *name);
+
+#endif
