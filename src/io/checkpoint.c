@@ -152,14 +152,15 @@ saw_status saw_ckpt_add(saw_checkpoint *ck, const char *name, size_t name_bytes,
             "%s: tensor '%.*s' repeats %llu stored elements to %lld, which is not believable", path,
             shown, name, (unsigned long long)(where.bytes / size), (long long)tensor.count);
     tensor.offset_bytes = where.offset + (reach ? first * size : 0);
-    tensor.name = saw_pool_strndup(&ck->pool, name, name_bytes);
-    if (!tensor.name)
-        return SAW_ERR_MEMORY;
     size_t *there = saw_name_map_get(&ck->index, name, name_bytes);
     if (there) {
+        tensor.name = ck->tensors[*there].name;
         ck->tensors[*there] = tensor;
         return SAW_OK;
     }
+    tensor.name = saw_pool_strndup(&ck->pool, name, name_bytes);
+    if (!tensor.name)
+        return SAW_ERR_MEMORY;
     if (ck->count == ck->room) {
         int room = ck->room ? 2 * ck->room : 256;
         saw_ckpt_tensor *bigger = saw_realloc(ctx, ck->tensors, (size_t)room * sizeof *bigger);

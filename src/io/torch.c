@@ -11,7 +11,6 @@
 #include <string.h>
 
 static const uint64_t MAX_PICKLE_BYTES = 128u << 20;
-static const size_t MAX_VALUE_BYTES = 512u << 20;
 enum { LEGACY_FIRST_BYTES = 1 << 20, LEGACY_PROTOCOL = 1001, LONGEST_TEXT = 120, MAX_DEPTH = 64 };
 static const uint8_t LEGACY_MAGIC[10] = {0x6c, 0xfc, 0x9c, 0x46, 0xf9,
                                          0x20, 0x6a, 0xa8, 0x50, 0x19};
@@ -21,6 +20,13 @@ typedef saw_pickle_value value;
 /* Finds the bytes of a storage; fails with a sentence when the file has not got it. */
 typedef saw_status locate_fn(saw_checkpoint *ck, void *arg, const saw_pickle_storage *s,
                              saw_byte_range *out);
+
+/* Values of a pickle: an opcode makes one of 48 bytes and a pointer to it, seldom more. */
+static size_t value_bytes(uint64_t pickle_bytes)
+{
+    static const size_t most = 512u << 20, least = 1u << 20;
+    return pickle_bytes < (most - least) / 96 ? (size_t)pickle_bytes * 96 + least : most;
+}
 
 /* ---- the state dict and the rest ---------------------------------------------------------------
  */
@@ -229,27 +235,30 @@ typedef struct torch_zip {
     size_t prefix_bytes;
 } torch_zip;
 
-static const saw_zip_member *find_member(saw_checkpoint *ck, const torch_zip *z, const char *folder,
-                                         const char *name, size_t n)
+/* *out is NULL when there is no such member. */
+static saw_status find_member(saw_checkpoint *ck, const torch_zip *z, const char *folder,
+                              const char *name, size_t n, const saw_zip_member **out)
 {
     saw_buffer path = {.ctx = ck->ctx};
     saw_buffer_add(&path, z->prefix, z->prefix_bytes);
     saw_buffer_add(&path, folder, strlen(folder));
     saw_buffer_add(&path, name, n);
-    const saw_zip_member *m = path.failed ? NULL : saw_zip_find(&z->zip, path.data, path.size);
+    *out = path.failed ? NULL : saw_zip_find(&z->zip, path.data, path.size);
+    saw_status status = path.failed ? SAW_ERR_MEMORY : SAW_OK;
     saw_buffer_free(&path);
-    return m;
+    return status;
 }
 
 static saw_status locate_member(saw_checkpoint *ck, void *arg, const saw_pickle_storage *s,
                                 saw_byte_range *out)
 {
     const torch_zip *z = arg;
-    const saw_zip_member *m = find_member(ck, z, "data/", s->key->u.text.bytes, s->key->u.text.n);
-    if (!m)
-        return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is damaged: storage '%.*s' is missing",
-                        saw_file_path(ck->file), text_length(s->key), s->key->u.text.bytes);
-    return saw_zip_locate(&z->zip, m, out);
+    const saw_zip_member *m;
+    saw_status status = find_member(ck, z, "data/", s->key->u.text.bytes, s->key->u.text.n, &m);
+    if (!status && !m)
+        status = saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is damaged: storage '%.*s' is missing",
+                          saw_file_path(ck->file), text_length(s->key), s->key->u.text.bytes);
+    return status ? status : saw_zip_locate(&z->zip, m, out);
 }
 
 /* The member that ends in "data.pkl" tells the prefix; renaming the file did not change it. */
@@ -273,10 +282,11 @@ static saw_status check_byte_order(saw_checkpoint *ck, const torch_zip *z)
 {
     char order[6];
     saw_byte_range where;
-    const saw_zip_member *m = find_member(ck, z, "", "byteorder", 9);
-    if (!m)
-        return SAW_OK;
-    saw_status status = saw_zip_locate(&z->zip, m, &where);
+    const saw_zip_member *m;
+    saw_status status = find_member(ck, z, "", "byteorder", 9, &m);
+    if (status || !m)
+        return status;
+    status = saw_zip_locate(&z->zip, m, &where);
     if (!status && where.bytes == sizeof order)
         status = saw_file_read(ck->file, where.offset, order, sizeof order);
     if (!status && (where.bytes != sizeof order || memcmp(order, "little", sizeof order) != 0))
@@ -308,6 +318,7 @@ static saw_status read_zip(saw_checkpoint *ck, torch_zip *z)
     z->pickle = saw_alloc(ck->ctx, (size_t)where.bytes);
     if (!z->pickle)
         return SAW_ERR_MEMORY;
+    saw_pool_init(&z->values, ck->ctx, value_bytes(where.bytes));
     status = saw_file_read(ck->file, where.offset, z->pickle, (size_t)where.bytes);
     saw_pickle object;
     if (!status)
@@ -322,7 +333,6 @@ saw_status saw_read_torch_zip(saw_checkpoint *ck)
 {
     torch_zip z = {0};
     ck->container = "torch zip";
-    saw_pool_init(&z.values, ck->ctx, MAX_VALUE_BYTES);
     saw_status status = read_zip(ck, &z);
     saw_pool_free(&z.values);
     saw_free(ck->ctx, z.pickle);
@@ -444,7 +454,7 @@ static saw_status read_legacy(saw_checkpoint *ck, torch_legacy *l, saw_pool *val
         if (!*block)
             return SAW_ERR_MEMORY;
         saw_pool_free(values);
-        saw_pool_init(values, ck->ctx, MAX_VALUE_BYTES);
+        saw_pool_init(values, ck->ctx, value_bytes(n));
         status = saw_file_read(ck->file, 0, *block, (size_t)n);
         if (!status)
             status = read_parts(ck, values, (uint8_t *)*block, (size_t)n, l, &cut_short);
@@ -461,10 +471,9 @@ static saw_status read_legacy(saw_checkpoint *ck, torch_legacy *l, saw_pool *val
 saw_status saw_read_torch_legacy(saw_checkpoint *ck)
 {
     torch_legacy l = {.index.ctx = ck->ctx};
-    saw_pool values;
+    saw_pool values = {0};
     char *block = NULL;
     ck->container = "torch legacy";
-    saw_pool_init(&values, ck->ctx, MAX_VALUE_BYTES);
     saw_status status = read_legacy(ck, &l, &values, &block);
     saw_name_map_free(&l.index);
     saw_free(ck->ctx, l.ranges);
