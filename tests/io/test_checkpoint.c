@@ -103,32 +103,36 @@ static void assert_checksum(saw_checkpoint *ck, const char *file, uint64_t want)
  * below, counts.
  */
 static const struct {
-    const char *file, *container, *prefix, *notes[3];
+    const char *file, *container, *prefix;
     uint64_t checksum;
+    const char *notes[3];
 } GOLDEN[] = {
-    {"plain.ckpt", "torch zip", "", {0}, 0xbe19a6e1fdff8d59u},
-    {"renamed_newer_torch.ckpt", "torch zip", "", {0}, 0xbe19a6e1fdff8d59u},
-    {"odd_layouts.ckpt", "torch zip", "", {0}},
+    {"plain.ckpt", "torch zip", "", 0xbe19a6e1fdff8d59u, {0}},
+    {"renamed_newer_torch.ckpt", "torch zip", "", 0xbe19a6e1fdff8d59u, {0}},
+    {"odd_layouts.ckpt", "torch zip", "", 0, {0}},
     {"lightning.ckpt",
      "torch zip",
      "model.",
+     0,
      {"epoch: 12", "optimizer_states: 39 tensors (not read)"}},
     {"msst_full.ckpt",
      "torch zip",
      "",
+     0,
      {"optimizer_state_dict: 39 tensors", "epoch: 7", "numpy.core"}},
-    {"module_prefix.ckpt", "torch zip", "module.", {"prefix module. removed"}},
+    {"module_prefix.ckpt", "torch zip", "module.", 0, {"prefix module. removed"}},
     {"demucs_package.th",
      "torch zip",
      "",
+     0,
      {"class demucs.htdemucs.HTDemucs (ignored)", "fractions.Fraction"}},
-    {"legacy_nonzip.pth", "torch legacy", "", {0}},
-    {"half.ckpt", "torch zip", "", {0}},
-    {"bfloat16.pt", "torch zip", "", {0}},
-    {"cuda_tagged.ckpt", "torch zip", "", {0}},
-    {"protocol4.ckpt", "torch zip", "", {0}},
-    {"model.safetensors", "safetensors", "", {0}},
-    {"foreign_reduce.ckpt", "torch zip", "", {"call of posix.getpid refused, nothing was run"}},
+    {"legacy_nonzip.pth", "torch legacy", "", 0, {0}},
+    {"half.ckpt", "torch zip", "", 0, {0}},
+    {"bfloat16.pt", "torch zip", "", 0, {0}},
+    {"cuda_tagged.ckpt", "torch zip", "", 0, {0}},
+    {"protocol4.ckpt", "torch zip", "", 0, {0}},
+    {"model.safetensors", "safetensors", "", 0, {0}},
+    {"foreign_reduce.ckpt", "torch zip", "", 0, {"call of posix.getpid refused, nothing was run"}},
 };
 enum { GOLDEN_COUNT = sizeof GOLDEN / sizeof *GOLDEN };
 
