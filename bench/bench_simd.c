@@ -6,6 +6,7 @@
 #include "kernels/simd/simd.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 static void *block_of(size_t bytes)
 {
@@ -23,25 +24,33 @@ static float *random_floats(size_t n)
     return x;
 }
 
-/** Seconds of one call of fn: the fastest of several runs of at least 20 ms each. */
+static const saw_simd *simd;
+
+/** Processor seconds of this thread: what other programs take does not count. */
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/** Seconds of one call of fn: the fastest of several runs of at least 5 ms each. */
 static double time_of(void (*fn)(void *arg), void *arg)
 {
     double best = 1e9;
     fn(arg);
-    for (int run = 0; run < 7; run++) {
-        double begin = saw_seconds(), now;
+    for (int run = 0; run < 15; run++) {
+        double begin = cpu_seconds(), now;
         int calls = 0;
         do {
             fn(arg);
             calls++;
-        } while ((now = saw_seconds()) - begin < 0.02);
+        } while ((now = cpu_seconds()) - begin < 0.005);
         double each = (now - begin) / calls;
         best = each < best ? each : best;
     }
     return best;
 }
-
-static const saw_simd *simd;
 
 static void run_gemm(void *arg)
 {
@@ -67,7 +76,8 @@ static void bench_gemm(saw_dtype dtype, int64_t m, int64_t n, int64_t k, int64_t
                   .bias = bias,
                   .act = act,
                   .scratch = scratch};
-    double s = time_of(run_gemm, &p), rate = 2e-9 * (double)m * (double)n * (double)k / s;
+    double work = 2.0 * (double)m * (double)n * (double)k;
+    double s = time_of(run_gemm, &p), rate = 1e-9 * work / s;
     printf("gemm %-4s %4ld x %4ld x %4ld stride %5ld %s %8.1f us %7.1f G/s %5.1f %%\n",
            saw_dtype_name(dtype), (long)m, (long)n, (long)k, (long)stride, act ? "gelu" : "    ",
            s * 1e6, rate, 100.0 * rate / peak);
@@ -110,7 +120,8 @@ static void bench_attention(saw_dtype dtype, int64_t n, int64_t d, double peak)
                     .scale = 0.125f,
                     .packed = packed,
                     .scratch = scratch};
-    double s = time_of(run_attention, &p), rate = 8 * 4e-9 * (double)n * (double)n * (double)d / s;
+    double work = 8 * 4.0 * (double)n * (double)n * (double)d;
+    double s = time_of(run_attention, &p), rate = 1e-9 * work / s;
     printf("attention %-4s %4ld x %4ld x %3ld, 8 heads %10.1f us %7.1f G/s %5.1f %%\n",
            saw_dtype_name(dtype), (long)n, (long)n, (long)d, s * 1e6, rate, 100.0 * rate / peak);
     fflush(stdout);
@@ -162,10 +173,9 @@ int main(int argc, char **argv)
                                         {801, 384, 512}, {1, 1024, 256},   {3, 1024, 256},
                                         {5, 1024, 256},  {82, 1024, 256}};
     double peak[3];
-    for (int t = 0; t < 3; t++) {
-        peak[t] = simd->peak(types[t], 0.3);
-        printf("%s peak %s %.1f G/s\n", simd->name, saw_dtype_name(types[t]), peak[t]);
-    }
+    for (int t = 0; t < 3; t++)
+        printf("%s peak %s %.1f G/s\n", simd->name, saw_dtype_name(types[t]),
+               peak[t] = simd->peak(types[t], 0.3));
     for (int t = 0; t < 3; t++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             bench_gemm(types[t], shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][2],

@@ -210,140 +210,107 @@ typedef struct tile {
     const int32_t *first;   /* int8: first values of the sums */
 } tile;
 
-/** Store the sums of a tile of m rows and `v` vectors. */
-INLINE void tile_store(const tile *t, int m, int v, const vf *acc)
+/** c = acc [* scale of the row] [+ add] for m rows of v vectors. */
+INLINE void tile_store(const tile *t, int m, int v, vf *acc, const float *scale)
 {
-    const float *scale = t->row_scale, *add = t->add;
-    UNROLL
-    for (int i = 0; i < m; i++) {
-        vf s = scale ? set1(scale[i]) : set1(1.0f);
-        UNROLL
-        for (int j = 0; j < v; j++) {
-            vf x = scale ? acc[i * v + j] * s : acc[i * v + j];
-            store(t->c + i * t->c_stride + j * W,
-                  add ? x + load(add + i * t->add_stride + j * W) : x);
-        }
-    }
+    const float *add = t->add;
+    const ptrdiff_t add_stride = t->add_stride, c_stride = t->c_stride;
+    float *c = t->c;
+    if (scale)
+        foreach (i, m * v)
+            acc[i] *= scale[i / v];
+    if (add)
+        foreach (i, m * v)
+            acc[i] += load(add + i / v * add_stride + i % v * W);
+    foreach (i, m * v)
+        store(c + i / v * c_stride + i % v * W, acc[i]);
 }
 
 INLINE void tile_f32(const tile *t, int m, int panels)
 {
     const int v = panels * NV;
     vf acc[MR * NV];
-    UNROLL
-    for (int i = 0; i < m * v; i++)
+    foreach (i, m * v)
         acc[i] = (vf){0};
     const float *a = (const float *)t->a;
     const char *b = t->b;
     for (int64_t n = t->groups; n > 0; n--, a++, b += 4 * NR) {
         vf x[PANELS_AT_ONCE * NV];
-        UNROLL
-        for (int j = 0; j < v; j++)
+        foreach (j, v)
             x[j] = load((const float *)(b + (size_t)(j / NV) * t->b_stride) + j % NV * W);
-        UNROLL
-        for (int i = 0; i < m; i++) {
+        foreach (i, m) {
             vf y = set1(a[i * (BLOCK_BYTES / 4)]);
-            UNROLL
-            for (int j = 0; j < v; j++)
+            foreach (j, v)
                 acc[i * v + j] = fmadd(y, x[j], acc[i * v + j]);
         }
     }
-    tile_store(t, m, v, acc);
+    tile_store(t, m, v, acc, t->row_scale);
 }
 
 INLINE void tile_bf16(const tile *t, int m, int panels)
 {
     const int v = panels * NV;
     vf acc[MR * NV];
-    UNROLL
-    for (int i = 0; i < m * v; i++)
+    foreach (i, m * v)
         acc[i] = (vf){0};
     const char *a = t->a, *b = t->b;
-    for (int64_t n = t->groups; n > 0; n--, a += DOT_PRODUCTS ? 4 : 8, b += 4 * NR) {
-        vi x[PANELS_AT_ONCE * NV];
-        UNROLL
-        for (int j = 0; j < v; j++)
-            x[j] = load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
-#if DOT_PRODUCTS
-        UNROLL
-        for (int i = 0; i < m; i++) {
-            vi y = set1_i(*(const i32_any *)(a + i * BLOCK_BYTES));
-            UNROLL
-            for (int j = 0; j < v; j++)
-                acc[i * v + j] = dot_bf16(acc[i * v + j], y, x[j]);
-        }
-#else
-        UNROLL
-        for (int odd = 0; odd < 2; odd++) {
-            vf h[PANELS_AT_ONCE * NV];
-            UNROLL
-            for (int j = 0; j < v; j++)
-                h[j] = (vf)(odd ? x[j] & (int32_t)0xffff0000 : x[j] << 16);
-            UNROLL
-            for (int i = 0; i < m; i++) {
-                vf y = set1(((const float *)(a + i * BLOCK_BYTES))[odd]);
-                UNROLL
-                for (int j = 0; j < v; j++)
-                    acc[i * v + j] = fmadd(y, h[j], acc[i * v + j]);
+    for (int64_t n = t->groups; n > 0; n--, a += DOT_PRODUCTS ? 4 : 8, b += 4 * NR)
+        foreach (half, DOT_PRODUCTS ? 1 : 2) {
+            vi x[PANELS_AT_ONCE * NV];
+            foreach (j, v) {
+                x[j] = load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
+                if (!DOT_PRODUCTS && half) { /* not by a mask, which would take a register */
+                    x[j] >>= 16;
+                    PIN(x[j]);
+                }
+                if (!DOT_PRODUCTS)
+                    x[j] <<= 16;
+            }
+            foreach (i, m) {
+                vi y = set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[half]);
+                foreach (j, v) {
+                    if (DOT_PRODUCTS)
+                        acc[i * v + j] = dot_bf16(acc[i * v + j], y, x[j]);
+                    else
+                        fmadd_here(&acc[i * v + j], (vf)y, (vf)x[j]);
+                }
             }
         }
-#endif
-    }
-    tile_store(t, m, v, acc);
+    tile_store(t, m, v, acc, t->row_scale);
 }
 
 INLINE void tile_s8(const tile *t, int m, int panels)
 {
     const int v = panels * NV;
     vi acc[MR * NV];
-    UNROLL
-    for (int j = 0; j < v; j++)
-        UNROLL
-    for (int i = 0; i < m; i++)
-        acc[i * v + j] =
-            load_i((const char *)t->first + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
+    foreach (i, m * v)
+        acc[i] =
+            load_i((const char *)t->first + (size_t)(i % v / NV) * t->b_stride + i % NV * W * 4);
     const char *a = t->a, *b = t->b;
-    for (int64_t n = t->groups; n > 0; n--, a += DOT_PRODUCTS ? 4 : 8, b += 4 * NR) {
-#if DOT_PRODUCTS
-        vi x[PANELS_AT_ONCE * NV];
-        UNROLL
-        for (int j = 0; j < v; j++)
-            x[j] = load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
-        UNROLL
-        for (int i = 0; i < m; i++) {
-            vi y = set1_i(*(const i32_any *)(a + i * BLOCK_BYTES));
-            UNROLL
-            for (int j = 0; j < v; j++)
-                acc[i * v + j] = dot_u8s8(acc[i * v + j], y, x[j]);
-        }
-#else
-        UNROLL
-        for (int odd = 0; odd < 2; odd++) {
-            vi16 x[PANELS_AT_ONCE * NV];
-            UNROLL
-            for (int j = 0; j < v; j++) {
-                vi16 both = (vi16)load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
-                x[j] = odd ? both >> 8 : (both << 8) >> 8;
+    for (int64_t n = t->groups; n > 0; n--, a += DOT_PRODUCTS ? 4 : 8, b += 4 * NR)
+        foreach (half, DOT_PRODUCTS ? 1 : 2) {
+            vi x[PANELS_AT_ONCE * NV];
+            foreach (j, v) {
+                x[j] = load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
+                if (!DOT_PRODUCTS)
+                    x[j] = (vi)(half ? (vi16)x[j] >> 8 : ((vi16)x[j] << 8) >> 8);
             }
-            UNROLL
-            for (int i = 0; i < m; i++) {
-                vi16 y = (vi16)set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[odd]);
-                UNROLL
-                for (int j = 0; j < v; j++)
-                    acc[i * v + j] = madd(y, x[j], acc[i * v + j]);
+            foreach (i, m) {
+                vi y = set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[half]);
+                foreach (j, v) {
+                    if (DOT_PRODUCTS)
+                        acc[i * v + j] = dot_u8s8(acc[i * v + j], y, x[j]);
+                    else
+                        madd_here(&acc[i * v + j], (vi16)y, (vi16)x[j]);
+                }
             }
         }
-#endif
+    vf sums[MR * NV];
+    foreach (i, m * v) {
+        vf scale = load((const float *)(t->head + (size_t)(i % v / NV) * t->b_stride) + i % NV * W);
+        sums[i] = __builtin_convertvector(acc[i], vf) * (scale * t->row_scale[i / v]);
     }
-    UNROLL
-    for (int i = 0; i < m; i++)
-        UNROLL
-    for (int j = 0; j < v; j++) {
-        vf scale = load((const float *)(t->head + (size_t)(j / NV) * t->b_stride) + j % NV * W);
-        vf x = __builtin_convertvector(acc[i * v + j], vf) * (scale * t->row_scale[i]);
-        store(t->c + i * t->c_stride + j * W,
-              t->add ? x + load(t->add + i * t->add_stride + j * W) : x);
-    }
+    tile_store(t, m, v, sums, NULL);
 }
 
 /* Few rows take several panels at once, so that there are sums enough to hide the latency of a

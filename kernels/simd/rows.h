@@ -31,9 +31,8 @@ INLINE float reduce(vf (*f)(vf sum, vf x, vf y), const float *x, const float *y,
     vf sum[4] = {{0}, {0}, {0}, {0}};
     int64_t i = 0;
     for (; i + 4 * W <= n; i += 4 * W)
-        UNROLL
-    for (int j = 0; j < 4; j++)
-        sum[j] = f(sum[j], load(x + i + j * W), load(y + i + j * W));
+        foreach (j, 4)
+            sum[j] = f(sum[j], load(x + i + j * W), load(y + i + j * W));
     for (; i < n; i += W)
         sum[0] = f(sum[0], load_up_to(x + i, n - i), load_up_to(y + i, n - i));
     return lanes_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));

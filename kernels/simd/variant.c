@@ -11,45 +11,37 @@ INLINE vf chain_f32(vf x, vf a, vf b)
 
 INLINE vf chain_bf16(vf x, vf a, vf b)
 {
-#if DOT_PRODUCTS
-    return dot_bf16(x, (vi)a, (vi)b);
-#else
-    return fmadd(x, a, b);
-#endif
+    return DOT_PRODUCTS ? dot_bf16(x, (vi)a, (vi)b) : fmadd(x, a, b);
 }
 
 INLINE vf chain_s8(vf x, vf a, vf b)
 {
-#if DOT_PRODUCTS
-    return (vf)dot_u8s8((vi)x, (vi)a, (vi)b);
-#else
-    (void)a;
-    return (vf)madd((vi16)x, (vi16)b, (vi)x); /* with a, the product would be the same each time */
-#endif
+    return (vf)(DOT_PRODUCTS ? dot_u8s8((vi)x, (vi)a, (vi)b) : madd((vi16)a, (vi16)b, (vi)x));
 }
 
 /** Repeat x = f(x, a, b) in independent chains; each f does `operations` in a lane. The best rate
  * of many pieces. */
 INLINE double rate(vf (*f)(vf, vf, vf), int operations, double seconds)
 {
-    enum { CHAINS = 12, REPEATS = 100000 };
+    enum { CHAINS = 10, REPEATS = 20000 };
     volatile float source = 1.0f, sink = 0.0f;
     vf x[CHAINS], a = set1(source), b = set1(source * 1e-9f);
-    UNROLL
-    for (int i = 0; i < CHAINS; i++)
+    foreach (i, CHAINS)
         x[i] = set1(source * (float)i);
-    double best = 1e9;
-    for (double end = saw_seconds() + seconds, begin = 0.0; begin < end;) {
-        begin = saw_seconds();
+    double best = 1e9, now = saw_seconds(), end = now + seconds;
+    do {
+        double begin = now;
         for (int n = 0; n < REPEATS; n++) {
-            UNROLL
-            for (int i = 0; i < CHAINS; i++)
+            foreach (i, CHAINS) {
+                PIN(a); /* or equal products would be computed once for all */
                 x[i] = f(x[i], a, b);
+                PIN(x[i]);
+            }
         }
-        double each = saw_seconds() - begin;
-        best = each < best ? each : best;
-    }
-    for (int i = 0; i < CHAINS; i++)
+        now = saw_seconds();
+        best = now - begin < best ? now - begin : best;
+    } while (now < end);
+    foreach (i, CHAINS)
         sink += x[i][0];
     (void)sink;
     return (double)REPEATS * CHAINS * W * operations / best * 1e-9;

@@ -47,10 +47,21 @@ enum { NR = NV * W };
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+/* A loop over i in [0, n), n known to the compiler, that leaves no loop. */
 #if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define foreach(i, n) _Pragma("clang loop unroll(full)") for (int i = 0; i < (n); i++)
 #else
-#define UNROLL _Pragma("GCC unroll 32")
+#define foreach(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
+#endif
+
+/* v is computed here: the compiler would mix the steps of a loop until its sums no longer fit the
+ * registers. */
+#if AVX512
+#define PIN(v) __asm__ volatile("" : "+v"(v))
+#elif AVX2 || SSE2
+#define PIN(v) __asm__ volatile("" : "+x"(v))
+#else
+#define PIN(v) (void)(v)
 #endif
 
 typedef float vf __attribute__((vector_size(4 * W)));
@@ -288,11 +299,34 @@ INLINE vi madd(vi16 a, vi16 b, vi sum)
 #endif
 }
 
-#if DOT_PRODUCTS
+/** *sum += a * b and madd, computed here (see PIN) and without a copy of a register. */
+INLINE void fmadd_here(vf *sum, vf a, vf b)
+{
+#if AVX2
+    __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(a), "x"(b));
+#else
+    *sum = fmadd(a, b, *sum);
+    PIN(*sum);
+#endif
+}
+
+INLINE void madd_here(vi *sum, vi16 a, vi16 b)
+{
+#if AVX2
+    vi t;
+    __asm__ volatile("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+                     : "+x"(*sum), "=&x"(t)
+                     : "x"(a), "x"(b));
+#else
+    *sum = madd(a, b, *sum);
+    PIN(*sum);
+#endif
+}
+
 /** Pairs of bfloat16: sum + lo * lo + hi * hi. */
 INLINE vf dot_bf16(vf sum, vi a, vi b)
 {
-#if AVX512
+#if AVX512 && DOT_PRODUCTS
     return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(__m512i)a, (__m512bh)(__m512i)b);
 #else
     sum += (vf)(a & (int32_t)0xffff0000) * (vf)(b & (int32_t)0xffff0000);
@@ -303,7 +337,7 @@ INLINE vf dot_bf16(vf sum, vi a, vi b)
 /** Quads of bytes, unsigned in a, signed in b: sum + the four products, exactly. */
 INLINE vi dot_u8s8(vi sum, vi a, vi b)
 {
-#if AVX512
+#if AVX512 && DOT_PRODUCTS
     return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 #else
     for (int shift = 0; shift < 32; shift += 8)
@@ -311,6 +345,5 @@ INLINE vi dot_u8s8(vi sum, vi a, vi b)
     return sum;
 #endif
 }
-#endif
 
 #endif
