@@ -312,6 +312,24 @@ static int64_t element_offset(const saw_ckpt_tensor *t, int64_t i)
     return at;
 }
 
+/* n elements, `stride` elements apart, one after another. */
+static void pick(void *out, const void *from, int64_t n, int64_t stride, size_t size)
+{
+#define PICK(type)                                                                                 \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        ((type *)out)[i] = ((const type *)from)[i * stride];                                       \
+    }
+    if (size == 1)
+        PICK(uint8_t)
+    else if (size == 2)
+        PICK(uint16_t)
+    else if (size == 4)
+        PICK(uint32_t)
+    else
+        PICK(uint64_t)
+#undef PICK
+}
+
 /* Short runs: read all from the first to the last element and pick. The span lies in the file. */
 static saw_status read_span(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first, int64_t n,
                             uint8_t *out)
@@ -323,20 +341,13 @@ static saw_status read_span(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_
     if (!all)
         return SAW_ERR_MEMORY;
     saw_status status = saw_file_read(ck->file, t->offset_bytes, all, span * size);
-    int64_t index[SAW_MAX_DIMS] = {0}, at = status ? 0 : element_offset(t, first), rest = first;
-    for (int d = t->ndim - 1; d >= 0; d--) {
-        index[d] = rest % t->dims[d];
-        rest /= t->dims[d];
-    }
-    for (int64_t i = 0; i < n && !status; i++) {
-        memcpy(out + (size_t)i * size, all + (size_t)at * size, size);
-        for (int d = t->ndim - 1; d >= 0; d--) {
-            at += t->strides[d];
-            if (++index[d] < t->dims[d])
-                break;
-            at -= t->dims[d] * t->strides[d];
-            index[d] = 0;
-        }
+    int64_t row = t->dims[t->ndim - 1], stride = t->strides[t->ndim - 1];
+    while (n && !status) {
+        int64_t take = row - first % row < n ? row - first % row : n;
+        pick(out, all + (size_t)element_offset(t, first) * size, take, stride, size);
+        out += (size_t)take * size;
+        first += take;
+        n -= take;
     }
     saw_free(ck->ctx, all);
     return status;
@@ -374,14 +385,16 @@ saw_status saw_checkpoint_read_raw(saw_checkpoint *ck, const saw_ckpt_tensor *t,
     return status;
 }
 
-/* Binary16 to binary32 without branches, so that the compiler can use vectors. Exact. */
+/* Binary16 to binary32 by masks alone, so that the compiler can use vectors. Exact. */
 static float half_to_float(uint16_t h)
 {
-    uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, exponent = magnitude & 0x0f800000u;
-    uint32_t normal = magnitude + (exponent == 0x0f800000u ? 0x70000000u : 0x38000000u), bits;
-    float tiny = (float)(h & 0x3ff) * 0x1p-24f, f;
+    uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, bits;
+    uint32_t large = 0 - (uint32_t)(magnitude >= 0x0f800000u); /* infinity, NaN */
+    uint32_t small = 0 - (uint32_t)(magnitude < 0x00800000u);  /* zero, subnormal */
+    float tiny = (float)(int32_t)(h & 0x3ff) * 0x1p-24f, f;
     memcpy(&bits, &tiny, sizeof bits);
-    bits = (exponent ? normal : bits) | (uint32_t)(h & 0x8000) << 16;
+    bits = (bits & small) | ((magnitude + 0x38000000u + (0x38000000u & large)) & ~small);
+    bits |= (uint32_t)(h & 0x8000) << 16;
     memcpy(&f, &bits, sizeof f);
     return f;
 }

@@ -47,7 +47,7 @@ saw_status saw_checkpoint_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t,
                                    int64_t n, float *out);
 saw_status saw_checkpoint_read_f64(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
                                    int64_t n, double *out);
-/** The same in the tensor's own dtype, little endian: n * saw_dtype_bytes(t->dtype) bytes. */
+/** The same in the tensor's own dtype, little endian: n elements; out is aligned for them. */
 saw_status saw_checkpoint_read_raw(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
                                    int64_t n, void *out);
 

@@ -446,9 +446,13 @@ void saw_config_format_double(double v, char out[40])
     }
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(out, 32, "%.*g", digits, v);
-        for (char *p = out; *p; p++) /* whatever the locale has for the decimal point */
-            if (!strchr("0123456789+-e", *p))
-                *p = '.';
+        char *to = out;
+        for (const char *p = out; *p; p++) /* the locale's decimal point may be of several bytes */
+            if (strchr("0123456789+-e", *p))
+                *to++ = *p;
+            else if (to == out || to[-1] != '.')
+                *to++ = '.';
+        *to = 0;
         if (saw_parse_double(out, &back) && back == v)
             break;
     }
@@ -456,9 +460,11 @@ void saw_config_format_double(double v, char out[40])
         strcat(out, ".0");
 }
 
-/* [-] int [. digits] [e [+-] digits], no zero before another digit: then the text can stay. */
-static bool is_json_number(const char *s)
+/* [-] int [. digits] [e [+-] digits], no zero before another digit: a real whose text can stay. */
+static bool is_json_real(const char *s)
 {
+    if (!strpbrk(s, ".eE"))
+        return false;
     s += *s == '-';
     if (!isdigit((unsigned char)*s) || (*s == '0' && isdigit((unsigned char)s[1])))
         return false;
@@ -500,7 +506,7 @@ static bool write_scalar(const saw_config *node, saw_buffer *out)
         saw_config_format_double(d, text);
         if (!isfinite(d)) /* JSON has no number for it; as text it reads back as the same value */
             return saw_json_add_string(out, text);
-        saw_buffer_printf(out, "%s", is_json_number(node->text) ? node->text : text);
+        saw_buffer_printf(out, "%s", is_json_real(node->text) ? node->text : text);
         return true;
     default:
         return saw_json_add_string(out, node->text);

@@ -231,7 +231,7 @@ static saw_status from_json(parser *p, const json_t *j, int depth, saw_config **
     size_t i;
     char text[40];
     saw_status status = count(p, 1);
-    if (!status && depth > MAX_DEPTH)
+    if (!status && depth == MAX_DEPTH && (json_is_array(j) || json_is_object(j)))
         status = fail(p, "it is nested more than 64 levels deep");
     if (status)
         return status;
