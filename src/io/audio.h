@@ -12,18 +12,19 @@
  * clamped to it, and the commit reports how many were and the largest magnitude. Nothing is scaled,
  * so no second pass is needed and stems still add up; float keeps such samples as they are.
  *
- *   format  subtypes              channels  length and rate
- *   wav     float* pcm16 pcm24    1 to 64   exact. Beyond 4 GB the file becomes RF64 by itself
- *   flac    pcm24* pcm16          1 to 8    exact, rates up to 655350 Hz
- *   ogg     (Vorbis, lossy)       1 to 64   exact, rates that Vorbis takes (8 to 192 kHz)
- *   opus    (Opus, lossy)         1 to 8    8, 12, 16, 24 and 48 kHz are kept, other rates are
- * resampled to 48 kHz, and so the length is llround(frames * 48000 / rate) mp3     (Layer III,
- * lossy)    1 to 2    the nine MPEG rates are kept, others are resampled to 44.1 kHz (multiples of
- *                                           11025 Hz) or 48 kHz; exact in frames of that rate for
- * decoders that honour the encoder's delay tag, others hear a longer silence before and behind
+ *   format  subtypes           channels  length and rate
+ *   wav     float* pcm16 pcm24  1 to 64  exact; beyond 4 GB the file becomes RF64 by itself
+ *   flac    pcm24* pcm16        1 to 8   exact, up to 655350 Hz
+ *   ogg     (Vorbis, lossy)     1 to 64  exact, up to 200 kHz
+ *   opus    (Opus, lossy)       1 to 8   llround(frames * file rate / rate); 8, 12, 16, 24 and
+ *                                        48 kHz are kept, others are resampled to 48 kHz
+ *   mp3     (Layer III, lossy)  1 to 2   the same; the nine MPEG rates are kept, others resampled
+ *                                        to 44.1 (multiples of 11025 Hz) or 48 kHz. Decoders that
+ *                                        ignore the delay tag add silence before and behind
  *
- * (* the default.) All seven tags are kept by every format except mp3 and standard output; see
- * saw_audio_tag.
+ * Channels are in the order of WAV (left, right, centre, low-frequency, ...), whatever the format.
+ * (* the default.) Only wav can hold no samples at all; the others refuse that. All seven tags of
+ * saw_audio_tag are kept by every format; standard output gets none.
  */
 #ifndef SAW_AUDIO_H
 #define SAW_AUDIO_H

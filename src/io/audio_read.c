@@ -27,6 +27,8 @@ struct saw_audio_reader {
     float *block; /* [BLOCK_FRAMES][channels] */
     int fd;       /* -1 when the pipe has it */
     SNDFILE *file;
+    int format;                 /* libsndfile's container */
+    bool vorbis_order;          /* of the channels, as in Vorbis and Opus */
     int64_t file_size, file_at; /* for libsndfile's callbacks */
 
     saw_pipe pipe; /* the rest is for a WAV that is read by hand, file == NULL */
@@ -223,8 +225,10 @@ static saw_status open_sndfile(saw_audio_reader *r)
             return saw_fail(r->ctx, SAW_ERR_FORMAT, "%s: cannot be read: %s", r->path, why);
         return status;
     }
-    bool mpeg = (info.format & SF_FORMAT_TYPEMASK) == SF_FORMAT_MPEG;
-    if (mpeg && !starts_with_frame_count(r)) {
+    r->format = info.format & SF_FORMAT_TYPEMASK;
+    int coding = info.format & SF_FORMAT_SUBMASK;
+    r->vorbis_order = coding == SF_FORMAT_VORBIS || coding == SF_FORMAT_OPUS;
+    if (r->format == SF_FORMAT_MPEG && !starts_with_frame_count(r)) {
         /* libsndfile guesses the length from the first frames and stops there, also in the middle
          * of the audio */
         SNDFILE *guess = r->file;
@@ -245,8 +249,8 @@ static saw_status open_sndfile(saw_audio_reader *r)
         if (text && *text && !(r->tags.text[i] = saw_strdup(r->ctx, text)))
             return SAW_ERR_MEMORY;
     }
-    SF_FORMAT_INFO container = {.format = info.format & SF_FORMAT_TYPEMASK};
-    SF_FORMAT_INFO subtype = {.format = info.format & SF_FORMAT_SUBMASK};
+    SF_FORMAT_INFO container = {.format = r->format};
+    SF_FORMAT_INFO subtype = {.format = coding};
     sf_command(NULL, SFC_GET_FORMAT_INFO, &container, sizeof container);
     sf_command(NULL, SFC_GET_FORMAT_INFO, &subtype, sizeof subtype);
     bool unknown = info.frames < 0 || info.frames == SF_COUNT_MAX;
@@ -419,10 +423,7 @@ static saw_status read_block(saw_audio_reader *r, int64_t n, int64_t *got)
     }
     r->position += *got;
     if (*got < n && r->position < frames) {
-        SF_INFO info = {0};
-        if (r->file)
-            sf_command(r->file, SFC_GET_CURRENT_SF_INFO, &info, sizeof info);
-        if (r->file && (info.format & SF_FORMAT_TYPEMASK) != SF_FORMAT_MPEG)
+        if (r->file && r->format != SF_FORMAT_MPEG)
             return saw_fail(r->ctx, SAW_ERR_FORMAT,
                             "%s: is cut short: its header promises %lld frames, %lld are there",
                             r->path, (long long)frames, (long long)r->position);
@@ -443,9 +444,10 @@ saw_status saw_audio_read(saw_audio_reader *r, float *const *planar, int64_t fra
         if (status)
             return status;
         for (int c = 0; c < channels; c++) {
+            int place = r->vorbis_order ? saw_vorbis_place(c, channels) : c;
             float *to = planar[c] + *got;
             for (int64_t i = 0; i < read; i++) {
-                to[i] = r->block[i * channels + c];
+                to[i] = r->block[i * channels + place];
                 if (!isfinite(to[i]))
                     return saw_fail(r->ctx, SAW_ERR_FORMAT,
                                     "%s: holds a sample that is not a finite number, at %.3f s in "
@@ -465,10 +467,12 @@ saw_status saw_audio_seek(saw_audio_reader *r, int64_t frame)
 {
     int64_t frames = r->info.frames;
     bool beyond = frame < 0 || (frames >= 0 && frame > frames);
-    if (!beyond && r->file && sf_seek(r->file, frame, SEEK_SET) == frame) {
-        r->position = frame;
-        return SAW_OK;
-    }
+    /* in MP3 and Ogg libsndfile lands near the frame or on it without the decoder's memory; only
+     * the start is exact */
+    bool lossy = r->format == SF_FORMAT_MPEG || r->format == SF_FORMAT_OGG;
+    int64_t jump = !lossy ? frame : frame < r->position ? 0 : r->position;
+    if (!beyond && r->file && jump != r->position && sf_seek(r->file, jump, SEEK_SET) == jump)
+        r->position = jump;
     if (!beyond && frame < r->position)
         return saw_fail(r->ctx, SAW_ERR_UNSUPPORTED, "%s: cannot go back to an earlier time",
                         r->path);

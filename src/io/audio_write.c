@@ -164,6 +164,20 @@ static sf_count_t virtual_write(const void *from, sf_count_t n, void *user)
     return w->error ? 0 : n;
 }
 
+static saw_status write_failed(saw_audio_writer *w)
+{
+    return saw_fail(w->ctx, SAW_ERR_IO, "%s: cannot be written: %s", w->path, strerror(w->error));
+}
+
+static saw_status encoder_refused(saw_audio_writer *w)
+{
+    w->error = EIO; /* nothing may come after */
+    return saw_fail(w->ctx, SAW_ERR_UNSUPPORTED,
+                    "%s: %d channels at %d Hz cannot be written as %s (%s): use wav", w->path,
+                    w->channels, w->report.rate_hz, kind_names[w->format.kind],
+                    sf_strerror(w->file));
+}
+
 static saw_status open_sndfile(saw_audio_writer *w)
 {
     static SF_VIRTUAL_IO io = {virtual_length, virtual_seek, virtual_read, virtual_write,
@@ -183,9 +197,7 @@ static saw_status open_sndfile(saw_audio_writer *w)
         .samplerate = w->report.rate_hz, .channels = w->channels, .format = formats[kind] | depth};
     w->file = sf_open_virtual(&io, SFM_WRITE, &info, w);
     if (!w->file)
-        return saw_fail(w->ctx, w->error ? SAW_ERR_IO : SAW_ERR_UNSUPPORTED,
-                        "%s: %d channels at %d Hz cannot be written as %s (%s): use wav", w->path,
-                        w->channels, w->report.rate_hz, kind_names[kind], sf_strerror(NULL));
+        return w->error ? write_failed(w) : encoder_refused(w);
     double quality = w->format.quality > 0 ? w->format.quality : qualities[kind];
     if (kind == SAW_AUDIO_MP3) {
         int mode = SF_BITRATE_MODE_VARIABLE;
@@ -217,15 +229,18 @@ static void put_header(saw_audio_writer *w, int64_t frames)
 static saw_status open_all(saw_audio_writer *w, const saw_audio_tags *tags)
 {
     static const int most_channels[] = {SAW_AUDIO_MAX_CHANNELS, 8, SAW_AUDIO_MAX_CHANNELS, 8, 2};
+    static const int most_hz[] = {SAW_AUDIO_MAX_HZ, 655350, 200000, SAW_AUDIO_MAX_HZ,
+                                  SAW_AUDIO_MAX_HZ};
     saw_context *ctx = w->ctx;
     const char *name = kind_names[w->format.kind];
     if (w->channels < 1 || w->channels > most_channels[w->format.kind])
         return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
                         "%s: %d channels cannot be written as %s, which takes 1 to %d: use wav",
                         w->path, w->channels, name, most_channels[w->format.kind]);
-    if (w->in_hz < SAW_AUDIO_MIN_HZ || w->in_hz > SAW_AUDIO_MAX_HZ)
-        return saw_fail(ctx, SAW_ERR_UNSUPPORTED, "%s: a rate of %d Hz cannot be written", w->path,
-                        w->in_hz);
+    if (w->in_hz < SAW_AUDIO_MIN_HZ || w->in_hz > most_hz[w->format.kind])
+        return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
+                        "%s: %d Hz cannot be written as %s, which takes %d to %d Hz", w->path,
+                        w->in_hz, name, SAW_AUDIO_MIN_HZ, most_hz[w->format.kind]);
     if (w->standard && w->format.kind != SAW_AUDIO_WAV)
         return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
                         "standard output takes only wav, not %s: write to a file", name);
@@ -297,11 +312,6 @@ saw_status saw_audio_create(saw_context *ctx, const char *path, const saw_audio_
 /* ---- write
  * ------------------------------------------------------------------------------------------- */
 
-static saw_status write_failed(saw_audio_writer *w)
-{
-    return saw_fail(w->ctx, SAW_ERR_IO, "%s: cannot be written: %s", w->path, strerror(w->error));
-}
-
 /* Interleave, measure, clamp and code n <= BLOCK_FRAMES frames of planar, starting at frame `at`.
  */
 static saw_status put_block(saw_audio_writer *w, const float *const *planar, int64_t at, int64_t n)
@@ -311,7 +321,9 @@ static saw_status put_block(saw_audio_writer *w, const float *const *planar, int
     saw_audio_kind kind = w->format.kind;
     bool clamp = subtype != SAW_AUDIO_FLOAT;
     float peak = w->report.peak;
-    for (int c = 0; c < channels; c++)
+    for (int c = 0; c < channels; c++) {
+        int place =
+            kind == SAW_AUDIO_OGG || kind == SAW_AUDIO_OPUS ? saw_vorbis_place(c, channels) : c;
         for (int64_t i = 0; i < n; i++) {
             float x = planar[c][at + i], size = fabsf(x);
             if (!isfinite(x))
@@ -324,8 +336,9 @@ static saw_status put_block(saw_audio_writer *w, const float *const *planar, int
                 w->report.clipped++;
                 x = x > 0 ? 1.0f : -1.0f;
             }
-            w->block.f[i * channels + c] = x;
+            w->block.f[i * channels + place] = x;
         }
+    }
     w->report.peak = peak;
     size_t samples = (size_t)(n * channels);
     if (kind == SAW_AUDIO_WAV || kind == SAW_AUDIO_FLAC) {
@@ -350,9 +363,9 @@ static saw_status put_block(saw_audio_writer *w, const float *const *planar, int
         if (kind == SAW_AUDIO_WAV)
             put_bytes(w, w->block.bytes, samples * bytes);
         else if (sf_writef_int(w->file, w->block.i, n) != n && !w->error)
-            w->error = EIO;
+            return encoder_refused(w);
     } else if (sf_writef_float(w->file, w->block.f, n) != n && !w->error) {
-        w->error = EIO;
+        return encoder_refused(w);
     }
     w->report.frames += n;
     return w->error ? write_failed(w) : SAW_OK;
@@ -403,6 +416,10 @@ static saw_status finish(saw_audio_writer *w)
         saw_resample_end(w->resample, -1);
         status = put_resampled(w, NULL, 0);
     }
+    if (!status && w->file && w->report.frames == 0)
+        status =
+            saw_fail(w->ctx, SAW_ERR_UNSUPPORTED,
+                     "%s: not written: there are no samples, and only wav can hold none", w->path);
     if (w->file) {
         int error = sf_close(w->file);
         w->file = NULL;

@@ -3,7 +3,7 @@
  * the model's C channels in a group, model channel c is file channel c mod k of the group, and the
  * way back is the mean over those c.
  */
-#include "io/audio.h"
+#include "io/wav.h"
 
 #include <string.h>
 
@@ -40,4 +40,18 @@ void saw_channel_out(const float *const *model, int model_channels, int64_t fram
             to[i] = copies == 1 ? sum : sum / (float)copies;
         }
     }
+}
+
+/*
+ * WAV: left right centre low-frequency, back, side; Vorbis (specification I, 4.3.9): left centre
+ * right, side, back, low-frequency.
+ */
+int saw_vorbis_place(int c, int channels)
+{
+    static const uint8_t places[9][8] = {[3] = {0, 2, 1},
+                                         [5] = {0, 2, 1, 3, 4},
+                                         [6] = {0, 2, 1, 5, 3, 4},
+                                         [7] = {0, 2, 1, 6, 5, 3, 4},
+                                         [8] = {0, 2, 1, 7, 5, 6, 3, 4}};
+    return channels == 3 || (channels >= 5 && channels <= 8) ? places[channels][c] : c;
 }

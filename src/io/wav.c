@@ -196,7 +196,7 @@ void saw_wav_header(saw_buffer *b, saw_audio_subtype subtype, int channels, int 
                     const saw_audio_tags *tags, int64_t frames)
 {
     /* where the speakers of 1 to 8 channels usually stand */
-    static const uint16_t masks[9] = {0, 0x4, 0x3, 0x7, 0x33, 0x37, 0x3f, 0x13f, 0x63f};
+    static const uint16_t masks[9] = {0, 0x4, 0x3, 0x7, 0x33, 0x37, 0x3f, 0x70f, 0x63f};
     static const uint8_t guid_tail[14] = {0, 0, 0, 0, 16, 0, 128, 0, 0, 170, 0, 56, 155, 113};
     unsigned bits = subtype == SAW_AUDIO_PCM_16 ? 16 : subtype == SAW_AUDIO_PCM_24 ? 24 : 32;
     unsigned frame_bytes = (unsigned)channels * bits / 8;

@@ -40,6 +40,10 @@ bool saw_wav_parse(saw_context *ctx, saw_wav_read *read, void *user, saw_wav *ou
 /** n samples of this coding to floats with full scale 1. in and out must not overlap. */
 void saw_wav_unpack(saw_wav_coding coding, const uint8_t *in, float *out, size_t n);
 
+/** Where Vorbis and Opus keep the channel that is number c of `channels` in WAV: 3, 5 to 8 channels
+ * differ. */
+int saw_vorbis_place(int c, int channels);
+
 /** Free the texts and set them to NULL. */
 void saw_audio_tags_free(saw_context *ctx, saw_audio_tags *tags);
 
