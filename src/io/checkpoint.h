@@ -77,7 +77,9 @@ typedef struct saw_safetensors saw_safetensors;
 
 /**
  * Start a file that appears under path only when it is committed. meta: n_meta keys and values,
- * {key, value, key, value, ...}, for `__metadata__`. All strings are copied.
+ * {key, value, key, value, ...}, for `__metadata__`. All strings are copied. The tensors lie in the
+ * order given: with mixed dtypes put wide elements first, for programs that map the file want them
+ * aligned.
  */
 saw_status saw_safetensors_create(saw_context *ctx, const char *path,
                                   const saw_safetensors_entry *entries, int n,
