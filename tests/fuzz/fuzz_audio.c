@@ -2,14 +2,13 @@
  * fuzz_audio.c - any bytes as an audio file: read from a file and, when they are a WAV, again
  * through a pipe. ffmpeg is kept away; its own fuzzers test it.
  */
+#include "fuzz/fuzz.h"
 #include "io/audio.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { BLOCK = 1000, MAX_BLOCKS = 200, MAX_PIPE_BYTES = 60000 };
 
