@@ -34,20 +34,18 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/** Seconds of one call of fn: the fastest of several runs of at least 5 ms each. */
+/** Seconds of one call of fn: the fastest of several runs of about 5 ms each. */
 static double time_of(void (*fn)(void *arg), void *arg)
 {
     double best = 1e9;
-    fn(arg);
-    for (int run = 0; run < 15; run++) {
-        double begin = cpu_seconds(), now;
-        int calls = 0;
-        do {
+    int calls = 1;
+    for (int run = 0; run < 20; run++) {
+        double begin = cpu_seconds();
+        for (int i = 0; i < calls; i++)
             fn(arg);
-            calls++;
-        } while ((now = cpu_seconds()) - begin < 0.005);
-        double each = (now - begin) / calls;
+        double each = (cpu_seconds() - begin) / calls;
         best = each < best ? each : best;
+        calls = each < 0.005 ? (int)(0.005 / each) : 1;
     }
     return best;
 }
@@ -186,7 +184,7 @@ int main(int argc, char **argv)
         bench_attention(types[t], 801, 64, peak[t]);
         bench_attention(types[t], 62, 64, peak[t]);
     }
-    map_call c = {NULL, random_floats(VECTOR), random_floats(VECTOR)};
+    map_call c = {NULL, random_floats(VECTOR), random_floats(VECTOR + 256) + 256};
     struct {
         const char *name;
         saw_map *map;

@@ -66,6 +66,7 @@ const saw_op saw_op_mul = {
     .axes = binary_axes,
     .keep = keep,
     .cpu_forward = cpu_mul,
+    .in_place = true,
     .differentiable = true,
     .tolerance_db = 130,
 };

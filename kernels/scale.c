@@ -58,6 +58,7 @@ const saw_op saw_op_scale = {
     .axes = saw_axes_rows,
     .keep = keep,
     .list = list,
+    .in_place = true,
     .differentiable = true,
     .tolerance_db = 130,
 };

@@ -159,6 +159,7 @@ static void map(const saw_call *c, saw_map *f)
         .axes = saw_axes_rows,                                                                     \
         .flops = fn##_flops,                                                                       \
         .cpu_forward = cpu,                                                                        \
+        .in_place = true,                                                                          \
         .differentiable = true,                                                                    \
         .tolerance_db = 120,                                                                       \
     };                                                                                             \

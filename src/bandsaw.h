@@ -127,7 +127,8 @@ typedef struct saw_stream_info {
     double flops_per_chunk;
 } saw_stream_info;
 
-/** Plan, load the weights and take all memory; nothing is allocated later. options may be NULL. */
+/** Plan, load the weights and take all memory; nothing is allocated later. One stream serves one signal: open another
+ * for the next file (weights are shared). options may be NULL. */
 saw_status saw_stream_open(saw_separator *s, const saw_stream_options *options, saw_stream **out);
 void saw_stream_close(saw_stream *t);
 const saw_stream_info *saw_stream_get_info(const saw_stream *t);
@@ -135,16 +136,12 @@ const saw_stream_info *saw_stream_get_info(const saw_stream *t);
 int64_t saw_stream_room(const saw_stream *t);
 /** Give n <= room samples, [channels][n] at the model's rate. Runs the model whenever a chunk is full. */
 saw_status saw_stream_push(saw_stream *t, const float *const *in, int64_t n);
-/** No more input: what was held back becomes ready (pull and call again until saw_stream_done). */
+/** No more input: what was held back is separated. Then as many samples are ready, or were pulled, as were pushed. */
 saw_status saw_stream_finish(saw_stream *t);
-/** After finish: whether all samples are ready or pulled. */
-int saw_stream_done(const saw_stream *t);
 /** Samples that pull can give now. */
 int64_t saw_stream_ready(const saw_stream *t);
 /** Take n <= ready samples: out is [stems * channels][n]. */
 saw_status saw_stream_pull(saw_stream *t, float *const *out, int64_t n);
-/** Begin again with silence behind: for the next file. */
-void saw_stream_reset(saw_stream *t);
 
 #ifdef __cplusplus
 }

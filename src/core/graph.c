@@ -287,16 +287,22 @@ saw_val saw_param_frozen(saw_graph *g, const char *name, saw_dims dims)
     return v;
 }
 
+static saw_val new_view(saw_graph *g, saw_val of, saw_dims dims, int lead, int64_t offset, const int64_t *strides);
+
 void saw_output(saw_graph *g, const char *name, saw_val v)
 {
     if (!v)
         return;
-    saw_value *value = &g->values[v];
-    value->output = true;
-    if (!value->name)
-        value->name = graph_string(g, name);
-    if (value->name)
-        name_put(g, v);
+    if (g->values[v].name) { /* a value has one name: the output is a view of all of it */
+        saw_value x = g->values[v];
+        v = new_view(g, v, x.dims, x.kind == SAW_VALUE_VIEW ? x.lead : x.dims.n, 0, x.strides);
+    }
+    const char *kept = v && !g->status ? graph_string(g, name) : NULL;
+    if (!kept)
+        return;
+    g->values[v].output = true;
+    g->values[v].name = kept;
+    name_put(g, v);
 }
 
 saw_val saw_tap(saw_graph *g, const char *name, saw_val v)
@@ -654,7 +660,7 @@ saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
 {
     if (g->status)
         return g->status;
-    if (!loss || saw_dims_count(&g->values[loss].dims) != 1) {
+    if (!loss || g->values[loss].base != loss || saw_dims_count(&g->values[loss].dims) != 1) {
         saw_graph_fail(g, SAW_ERR_SHAPE, "a loss must be a single number");
         return g->status;
     }

@@ -63,7 +63,15 @@ typedef struct saw_shape {
 /** How weights of a product are wanted: dense, or packed for gemm as [rows, inner]. */
 typedef enum saw_pack { SAW_PACK_NONE, SAW_PACK_GEMM } saw_pack;
 
-/** A weight matrix [rows, inner] in the layout that the product wants. */
+/** Where a matrix [rows[0] rows[1], inner[0] inner[1] inner[2]] lies in a dense weight: strides in elements. */
+typedef struct saw_pack_matrix {
+    int64_t first;
+    int64_t rows[2], row_stride[2];
+    int64_t inner[3], inner_stride[3];
+} saw_pack_matrix;
+
+/** A weight matrix [rows, inner] in the layout that the product wants. An op with a `matrix` function finds its matrices
+ * one after another in data, each as simd->pack and pack_bytes say. */
 typedef struct saw_packed {
     int precision; /* saw_precision of the elements */
     int64_t rows, inner;
@@ -103,6 +111,9 @@ struct saw_op {
 
     /** How input j (a parameter or bind value) is wanted on the CPU. NULL: SAW_PACK_NONE. */
     saw_pack (*pack)(const void *attr, int operand);
+    /** Matrix number i that the weight is packed as; false when there is none. An op has at most one such weight, and it
+     * is packed one way only. NULL: one matrix, the weight as [dims[0], rest]. */
+    bool (*matrix)(const void *attr, int64_t i, saw_pack_matrix *out);
     /** Axis along which the parameters are dealt out (one set a band), or -1: a cut touches all of them. 0 means -1. */
     int dealt_axis;
 
@@ -112,6 +123,7 @@ struct saw_op {
     void (*list)(const void *attr, saw_buffer *out);
 
     saw_kernel *cpu_forward, *cpu_backward; /* NULL: the float reference serves */
+    bool in_place;                          /* an output may lie on an input of the same dims and strides */
     bool differentiable;                    /* has a backward reference kernel */
     double tolerance_db;                    /* least SNR of the CPU kernel against the double reference */
 };

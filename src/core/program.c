@@ -8,13 +8,27 @@
  */
 #include "core/program_private.h"
 
+#include <float.h>
 #include <string.h>
 
 enum { MAX_GROUP = 40 };
 
-/* Relative costs of moving a byte. Their ratios matter: memory, last-level cache, L2. */
-static const double COST_MEMORY = 1.0, COST_L3 = 0.22, COST_L2 = 0.06, COST_FLOP = 0.01;
-static const size_t L2_BYTES = 384u << 10;
+/* Relative costs of moving a byte, of which only the ratios matter: through memory, the last-level cache, L2. Packed
+ * weights are read in order and, unless they come from memory, mostly behind the arithmetic. */
+static const double COST_MEMORY = 1.0, COST_L3 = 0.22, COST_L2 = 0.06, COST_WEIGHT = 0.05,
+                    COST_FAR_WEIGHT = 0.5, COST_FLOP = 0.01;
+static const double L2_BYTES = 384e3, L3_BYTES = 12e6, NO_CACHE_BYTES = 48e6;
+
+/* Cost of a byte inside a tile that takes so much scratch. */
+static double inner_cost(double scratch)
+{
+    if (scratch <= L2_BYTES)
+        return COST_L2;
+    if (scratch <= L3_BYTES)
+        return COST_L3;
+    double out = (scratch - L3_BYTES) / (NO_CACHE_BYTES - L3_BYTES);
+    return COST_L3 + (COST_MEMORY - COST_L3) * (out < 1 ? out : 1);
+}
 
 /* ---- axes ---------------------------------------------------------------------------------------------- */
 
@@ -216,18 +230,22 @@ static double tile_cost(const saw_program *p, const group *g, double weight_byte
     slot slots[MAX_GROUP * 4];
     size_t scratch;
     layout_scratch(p, g, slots, &scratch);
+    if (p->tile_bytes && scratch > p->tile_bytes)
+        return DBL_MAX;
     int64_t tiles = tile_count(g);
     double dealt_tiles = dealt_axis > 0 && g->axes & SAW_AXIS(dealt_axis)
                              ? (double)tiles / (double)tiles_along(g, dealt_axis)
                              : (double)tiles;
-    double cost = inner_bytes * (scratch <= L2_BYTES ? COST_L2 : COST_L3);
-    cost += (weight_bytes * (double)tiles + dealt_bytes * dealt_tiles) * COST_L3;
+    double cost = inner_bytes * inner_cost((double)scratch);
+    double each = weight_bytes + dealt_bytes * dealt_tiles / (double)tiles; /* that one tile reads */
+    cost += each * (double)tiles * (each <= L3_BYTES ? COST_WEIGHT : COST_FAR_WEIGHT);
     double work = cost + flops * COST_FLOP;
     int64_t rounds = (tiles + p->threads - 1) / p->threads;
     return cost + work * ((double)(rounds * p->threads) / (double)tiles - 1);
 }
 
-/* Choose the extents of a group: grow from the innermost axis outwards while it gets cheaper. */
+/* Choose the extents of a group: the cheapest on two ways from one element to everything, growing the axes from the
+ * innermost outwards and from the outermost inwards. */
 static double choose_extents(const saw_program *p, group *g)
 {
     double weights = 0, dealt = 0, inner = 0, flops = 0;
@@ -248,22 +266,27 @@ static double choose_extents(const saw_program *p, group *g)
                 inner += 2.0 * (double)value_bytes(p, root);
         }
     }
-    for (int a = 0; a < SAW_MAX_DIMS; a++) {
+    for (int a = 0; a < SAW_MAX_DIMS; a++)
         g->size[a] = g->axes & SAW_AXIS(a) ? axis_size(p, g->first, a) : 1;
-        g->extent[a] = 1;
-    }
-    double best = tile_cost(p, g, weights, dealt, dealt_axis, inner, flops);
+    double best = -1;
     int64_t best_extent[SAW_MAX_DIMS];
-    memcpy(best_extent, g->extent, sizeof best_extent);
-    for (int a = SAW_MAX_DIMS - 1; a >= 0; a--) {
-        if (!(g->axes & SAW_AXIS(a)))
-            continue;
-        for (int64_t e = 2; g->extent[a] < g->size[a]; e *= 2) {
-            g->extent[a] = e < g->size[a] ? e : g->size[a];
-            double c = tile_cost(p, g, weights, dealt, dealt_axis, inner, flops);
-            if (c < best) {
-                best = c;
-                memcpy(best_extent, g->extent, sizeof best_extent);
+    for (int order = 0; order < 2; order++) {
+        for (int a = 0; a < SAW_MAX_DIMS; a++)
+            g->extent[a] = 1;
+        for (int i = -1; i < SAW_MAX_DIMS; i++) {
+            int a = order ? i : SAW_MAX_DIMS - 1 - i;
+            if (i >= 0 && !(g->axes & SAW_AXIS(a)))
+                continue;
+            for (int64_t e = 2; i < 0 || g->extent[a] < g->size[a]; e *= 2) {
+                if (i >= 0)
+                    g->extent[a] = e < g->size[a] ? e : g->size[a];
+                double c = tile_cost(p, g, weights, dealt, dealt_axis, inner, flops);
+                if (best < 0 || c < best) {
+                    best = c;
+                    memcpy(best_extent, g->extent, sizeof best_extent);
+                }
+                if (i < 0)
+                    break;
             }
         }
     }
@@ -325,6 +348,9 @@ static saw_status collect_entries(saw_program *p, const saw_program_options *o)
         for (int k = 0; used[i] && k < e->n_in; k++)
             if (e->in[k])
                 needed[saw_root(g, e->in[k])] = true;
+        for (int k = 0; used[i] && k < e->n_out; k++) /* a kernel writes all its outputs: each needs a place */
+            if (e->out[k])
+                needed[saw_root(g, e->out[k])] = true;
     }
     /* Hoist: what depends on weights alone is done once, when weights are bound. */
     for (saw_val v = 1; v < n_values; v++) {
@@ -385,6 +411,14 @@ static void find_lives(saw_program *p)
     }
 }
 
+/* Does the CPU kernel of the entry want operand k packed? */
+static bool wants_packed(const saw_program *p, const planned_entry *pe, int k)
+{
+    const saw_op *op = pe->e->op;
+    return p->device == SAW_DEVICE_CPU && !pe->e->backward && op->cpu_forward && op->pack && pe->e->in[k] &&
+           op->pack(pe->e->attr, k) == SAW_PACK_GEMM;
+}
+
 /* How each weight is wanted, and the work and weight bytes of each entry. */
 static void survey(saw_program *p)
 {
@@ -397,14 +431,19 @@ static void survey(saw_program *p)
         if (pe->e->backward)
             pe->flops *= 2;
         p->flops += pe->flops;
+        for (int k = 0; k < pe->e->n_in; k++) /* only whole weights are packed */
+            if (wants_packed(p, pe, k) && (!is_weight(p, pe->e->in[k]) ||
+                                           saw_graph_value(g, pe->e->in[k])->kind == SAW_VALUE_VIEW))
+                pe->reference = true;
         for (int k = 0; k < pe->e->n_in; k++) {
             saw_val v = pe->e->in[k];
             if (!v || !is_weight(p, v))
                 continue;
             place *at = &p->place[saw_root(g, v)];
-            bool packs = p->device == SAW_DEVICE_CPU && !pe->e->backward && op->cpu_forward && op->pack &&
-                         op->pack(pe->e->attr, k) == SAW_PACK_GEMM && saw_graph_value(g, v)->kind != SAW_VALUE_VIEW;
+            bool packs = wants_packed(p, pe, k) && !pe->reference;
             at->packed = at->packed || packs;
+            if (packs && op->matrix)
+                at->packer = pe->e;
             at->dense = at->dense || !packs;
             pe->weight_bytes += (double)saw_dims_count(&saw_graph_value(g, v)->dims) *
                                 (packs && p->precision ? (p->precision == SAW_PRECISION_BF16 ? 2 : 1) : 4);
@@ -450,7 +489,10 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
                 g.axes = 0;
             if (ungrouped)
                 g.parts = 1;
-            double c = choose_extents(p, &g) + border_bytes(p, first, last) * COST_MEMORY + cost[first];
+            double c = choose_extents(p, &g);
+            if (c == DBL_MAX) /* more entries need no less scratch */
+                break;
+            c += border_bytes(p, first, last) * COST_MEMORY + cost[first];
             if (cost[last + 1] < 0 || c < cost[last + 1]) {
                 cost[last + 1] = c;
                 from[last + 1] = g;
@@ -516,6 +558,70 @@ static int larger_first(const void *a, const void *b)
     return x->root < y->root ? -1 : x->root > y->root;
 }
 
+/* Whether every access of a root value by entries of the group is cut along all of the group's axes. */
+static bool cut_like_group(const saw_program *p, const group *g, saw_val root)
+{
+    for (int i = g->first; i < g->first + g->count; i++) {
+        const planned_entry *pe = &p->entries[i];
+        for (int k = 0; k < pe->e->n_in + pe->e->n_out; k++) {
+            saw_val v = k < pe->e->n_in ? pe->e->in[k] : pe->e->out[k - pe->e->n_in];
+            if (!v || saw_root(p->graph, v) != root)
+                continue;
+            const saw_value *x = saw_graph_value(p->graph, v);
+            uint32_t axes = pe->operand_axes[k];
+            if (x->kind == SAW_VALUE_VIEW)
+                axes &= SAW_LEADING(x->lead);
+            if (g->axes & ~axes)
+                return false;
+        }
+    }
+    return true;
+}
+
+/* A value that is first written in a group may take over the memory of one that is read there for the last time, if every
+ * tile has read its part before it writes it. */
+static bool can_take_over(const saw_program *p, const group *g, saw_val from, saw_val to)
+{
+    const live *a = &p->live[from], *b = &p->live[to];
+    if (a->pinned || a->first >= g->first || a->last < g->first || a->last > b->first)
+        return false;
+    const saw_entry *e = p->entries[b->first].e;
+    return (a->last < b->first || (e->op->in_place && !e->backward)) &&
+           saw_dims_equal(&saw_graph_value(p->graph, from)->dims, &saw_graph_value(p->graph, to)->dims) &&
+           cut_like_group(p, g, from) && cut_like_group(p, g, to);
+}
+
+/* heads[v]: the first value of the chain whose memory v takes over, v itself when it takes none. */
+static void find_heads(const saw_program *p, saw_val *heads)
+{
+    int n = saw_graph_values(p->graph);
+    for (saw_val v = 0; v < n; v++)
+        heads[v] = v;
+    for (int j = 0; j < p->n_groups; j++) {
+        const group *g = &p->groups[j];
+        for (int i = g->first; i < g->first + g->count && g->parts <= 1; i++) {
+            const saw_entry *e = p->entries[i].e;
+            for (int k = 0; k < e->n_out; k++) {
+                saw_val to = e->out[k] ? saw_root(p->graph, e->out[k]) : 0;
+                if (!to || p->place[to].where != PLACE_ARENA || p->live[to].first != i || heads[to] != to)
+                    continue;
+                bool found = false;
+                for (int m = g->first; m <= i && !found; m++) {
+                    const saw_entry *r = p->entries[m].e;
+                    for (int q = 0; q < r->n_in && !found; q++) {
+                        saw_val from = r->in[q] ? saw_root(p->graph, r->in[q]) : 0;
+                        if (!from || p->place[from].where != PLACE_ARENA || from == to || p->place[from].taken ||
+                            !can_take_over(p, g, from, to))
+                            continue;
+                        heads[to] = heads[from];
+                        p->place[from].taken = found = true;
+                    }
+                }
+            }
+        }
+    }
+}
+
 static saw_status place_memory(saw_program *p)
 {
     const saw_graph *g = p->graph;
@@ -558,21 +664,34 @@ static saw_status place_memory(saw_program *p)
     /* between the groups: large values first, each at the lowest free offset */
     int n_values = saw_graph_values(g), n = 0;
     slot *slots = saw_calloc(p->ctx, (size_t)n_values, sizeof *slots);
-    if (!slots)
+    saw_val *heads = saw_calloc(p->ctx, (size_t)n_values, sizeof *heads);
+    int *slot_of = saw_calloc(p->ctx, (size_t)n_values, sizeof *slot_of);
+    if (!slots || !heads || !slot_of) {
+        saw_free(p->ctx, slots);
+        saw_free(p->ctx, heads);
+        saw_free(p->ctx, slot_of);
         return SAW_ERR_MEMORY;
-    for (saw_val v = 1; v < n_values; v++) {
-        const live *l = &p->live[v];
-        if (p->place[v].where != PLACE_ARENA || !p->place[v].needed)
-            continue;
-        slot s = {.bytes = align64(value_bytes(p, v)), .root = v, .first = -1, .last = p->n_groups};
-        if (!l->pinned) {
-            s.first = group_of(p, l->first);
-            s.last = group_of(p, l->last);
-        } else if (l->first >= 0 && l->first != INT32_MAX) {
-            s.first = group_of(p, l->first);
-        }
-        slots[n++] = s;
     }
+    find_heads(p, heads);
+    for (int pass = 0; pass < 2; pass++) /* heads first, then those that take their memory over */
+        for (saw_val v = 1; v < n_values; v++) {
+            const live *l = &p->live[v];
+            if (p->place[v].where != PLACE_ARENA || !p->place[v].needed || (heads[v] == v) != (pass == 0))
+                continue;
+            slot s = {.bytes = align64(value_bytes(p, v)), .root = v, .first = -1, .last = p->n_groups};
+            if (l->first >= 0 && l->first != INT32_MAX)
+                s.first = group_of(p, l->first);
+            if (!l->pinned)
+                s.last = group_of(p, l->last);
+            if (pass == 0) {
+                slot_of[v] = n;
+                slots[n++] = s;
+            } else {
+                slot *head = &slots[slot_of[heads[v]]];
+                head->first = s.first < head->first ? s.first : head->first;
+                head->last = s.last > head->last ? s.last : head->last;
+            }
+        }
     qsort(slots, (size_t)n, sizeof *slots, larger_first);
     for (int i = 0; i < n; i++) {
         slots[i].offset = fit(slots, i, slots[i].bytes, slots[i].first, slots[i].last);
@@ -580,6 +699,11 @@ static saw_status place_memory(saw_program *p)
         size_t end = slots[i].offset + slots[i].bytes;
         p->arena_bytes = end > p->arena_bytes ? end : p->arena_bytes;
     }
+    for (saw_val v = 1; v < n_values; v++)
+        if (heads[v] != v)
+            p->place[v].offset = p->place[heads[v]].offset;
+    saw_free(p->ctx, slot_of);
+    saw_free(p->ctx, heads);
     saw_free(p->ctx, slots);
     return SAW_OK;
 }
@@ -602,6 +726,7 @@ saw_status saw_program_build(saw_graph *graph, const saw_program_options *option
     p->precision = o->device == SAW_DEVICE_CPU ? o->precision : SAW_PRECISION_F32;
     p->real_bytes = o->device == SAW_DEVICE_REF64 ? 8 : 4;
     p->threads = o->threads ? o->threads : saw_threads(ctx);
+    p->tile_bytes = o->tile_bytes;
     size_t n = (size_t)saw_graph_entries(graph) + 1;
     p->entries = saw_calloc(ctx, n, sizeof *p->entries);
     p->bind = saw_calloc(ctx, n, sizeof *p->bind);

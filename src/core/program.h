@@ -28,9 +28,10 @@ void saw_weights_close(saw_weights *w);
 saw_status saw_weights_set(saw_weights *w, const char *name, saw_dims dims, const float *data);
 /** Dense float32 copy of a tensor, made on first use; borrows. Refuses non-finite numbers. */
 saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *dims, const float **out);
-/** The tensor as a packed [rows, inner] matrix, made on first use; borrows. Refuses non-finite numbers. */
+/** The tensor packed for the products of an entry (NULL: one matrix [rows, inner]), made on first use; borrows. Refuses
+ * non-finite numbers. */
 saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *dims, int precision,
-                              const saw_packed **out);
+                              const saw_entry *packer, const saw_packed **out);
 size_t saw_weights_bytes(const saw_weights *w);
 
 /** The element type that products of this precision are made in. */
@@ -47,7 +48,7 @@ typedef struct saw_program_options {
     int n_outputs;
     bool all_taps;     /* pin every tap, so that saw_run_value can read it */
     bool ungrouped;    /* every entry alone, in one piece: for tests */
-    size_t tile_bytes; /* scratch that a tile should stay below; 0: a default for the L2 cache */
+    size_t tile_bytes; /* scratch that the values of a tile never go beyond; 0: what is fastest */
     int threads;       /* that the plan should feed; 0: the context's */
 } saw_program_options;
 

@@ -14,7 +14,9 @@ typedef struct place {
     int where;
     size_t offset;
     bool needed;
+    bool taken; /* another value takes its memory over */
     bool dense, packed; /* how a weight is wanted */
+    const saw_entry *packer; /* the entry that says as which matrices, or NULL: as [dims[0], rest] */
 } place;
 
 /* First and last entry that touches a root value. */
@@ -32,6 +34,7 @@ typedef struct planned_entry {
     uint32_t *operand_axes; /* per operand of e. Owned */
     double flops, weight_bytes;
     size_t state_offset, state_bytes;
+    bool reference; /* the CPU kernel cannot take its operands */
 } planned_entry;
 
 typedef struct group {
@@ -48,7 +51,7 @@ struct saw_program {
     saw_graph *graph;
     saw_device device;
     saw_precision precision;
-    size_t real_bytes;
+    size_t real_bytes, tile_bytes;
     int threads;
     planned_entry *entries, *bind;
     int n_entries, n_bind;
@@ -71,8 +74,10 @@ typedef struct saw_memory {
 saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes, const int64_t *lo,
                        const int64_t *hi, const saw_memory *memory);
 
-/** Bytes of a tensor packed as [dims[0], rest] for products, and the packing of dense numbers (owned by the caller). */
-size_t saw_pack_bytes(const saw_dims *dims, int precision);
-saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision, saw_packed **out);
+/** Bytes of a tensor packed for the products of an entry (NULL: as [dims[0], rest]), and the packing of dense numbers
+ * (owned by the caller). */
+size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *packer);
+saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision,
+                          const saw_entry *packer, saw_packed **out);
 
 #endif

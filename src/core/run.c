@@ -63,7 +63,7 @@ static saw_kernel *kernel_of(const saw_program *p, const planned_entry *pe, bool
     if (p->device == SAW_DEVICE_REF64)
         return pe->e->backward ? k->ref64_backward : k->ref64_forward;
     saw_kernel *fast = pe->e->backward ? op->cpu_backward : op->cpu_forward;
-    if (p->device == SAW_DEVICE_CPU && fast && !bind)
+    if (p->device == SAW_DEVICE_CPU && fast && !bind && !pe->reference)
         return fast;
     return pe->e->backward ? k->ref32_backward : k->ref32_forward;
 }
@@ -155,7 +155,7 @@ static saw_status bind_param(saw_run *r, saw_weights *w, saw_val v)
     const saw_value *x = saw_graph_value(p->graph, v);
     saw_status status = SAW_OK;
     if (p->place[v].packed)
-        status = saw_weights_packed(w, x->name, &x->dims, p->precision, &r->packed[v]);
+        status = saw_weights_packed(w, x->name, &x->dims, p->precision, p->place[v].packer, &r->packed[v]);
     if (status || !p->place[v].dense)
         return status;
     const float *dense;
@@ -212,13 +212,18 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
             continue;
         saw_packed *packed;
         saw_status status = saw_pack_dense(r->ctx, (const float *)(void *)r->weights[v], &pe->in_dims[pe->n_in + k],
-                                           p->precision, &packed);
+                                           p->precision, p->place[v].packer, &packed);
         if (status)
             return status;
         own(r, packed);
         r->packed[v] = packed;
     }
     return SAW_OK;
+}
+
+static void no_work(void *arg, int64_t item, int thread)
+{
+    (void)arg, (void)item, (void)thread;
 }
 
 saw_status saw_run_open(const saw_program *p, saw_weights *w, saw_run **out)
@@ -267,6 +272,7 @@ saw_status saw_run_open(const saw_program *p, saw_weights *w, saw_run **out)
     r->state = r->arena + p->arena_bytes;
     for (size_t i = 0; i < threads; i++)
         r->scratch[i] = r->state + p->state_bytes + i * p->scratch_bytes;
+    saw_parallel(r->ctx, 2, no_work, NULL); /* the team starts now: its threads take memory */
     *out = r;
     return SAW_OK;
 }
@@ -297,7 +303,9 @@ saw_tensor saw_run_value(saw_run *r, saw_val v)
 {
     saw_memory m = {.arena = r->arena, .weights = r->weights};
     saw_tensor none = {0};
-    if (!v || r->p->place[saw_root(r->p->graph, v)].where == PLACE_SCRATCH)
+    saw_val root = v ? saw_root(r->p->graph, v) : 0;
+    const place *at = &r->p->place[root];
+    if (!root || !at->needed || (at->where < PLACE_PARAM && !r->p->live[root].pinned))
         return none;
     return saw_operand(r->p, NULL, v, 0, NULL, NULL, &m);
 }
@@ -323,7 +331,7 @@ size_t saw_program_weight_bytes(const saw_program *p)
             continue;
         const saw_dims *d = &saw_graph_value(p->graph, v)->dims;
         if (at->packed)
-            bytes += saw_pack_bytes(d, p->precision);
+            bytes += saw_pack_bytes(d, p->precision, at->packer);
         if (at->dense)
             bytes += (size_t)saw_dims_count(d) * p->real_bytes;
     }

@@ -176,16 +176,50 @@ saw_dtype saw_precision_dtype(int precision)
     return dtypes[precision];
 }
 
-size_t saw_pack_bytes(const saw_dims *dims, int precision)
+/* Matrix i of a weight that is packed for this entry (NULL: of any product); false when there is none. */
+static bool matrix_at(const saw_entry *packer, const saw_dims *dims, int64_t i, saw_pack_matrix *m)
 {
+    if (packer)
+        return packer->op->matrix(packer->attr, i, m);
     int64_t inner = saw_dims_count(dims) / (dims->d[0] ? dims->d[0] : 1);
-    return saw_simd_best()->pack_bytes(saw_precision_dtype(precision), dims->d[0], inner);
+    *m = (saw_pack_matrix){.rows = {1, dims->d[0]}, .row_stride = {0, inner}, .inner = {1, 1, inner},
+                           .inner_stride = {0, 0, 1}};
+    return i == 0;
+}
+
+static int64_t matrix_inner(const saw_pack_matrix *m)
+{
+    return m->inner[0] * m->inner[1] * m->inner[2];
+}
+
+static size_t matrix_bytes(const saw_pack_matrix *m, int precision)
+{
+    return saw_simd_best()->pack_bytes(saw_precision_dtype(precision), m->rows[0] * m->rows[1], matrix_inner(m));
+}
+
+size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *packer)
+{
+    size_t bytes = 0;
+    saw_pack_matrix m;
+    for (int64_t i = 0; matrix_at(packer, dims, i, &m); i++)
+        bytes += matrix_bytes(&m, precision);
+    return bytes;
+}
+
+/* Row n of a matrix, dense. */
+static void copy_row(const saw_pack_matrix *m, const float *data, int64_t n, float *to)
+{
+    const float *row = data + m->first + n / m->rows[1] * m->row_stride[0] + n % m->rows[1] * m->row_stride[1];
+    for (int64_t i = 0; i < m->inner[0]; i++)
+        for (int64_t j = 0; j < m->inner[1]; j++)
+            for (int64_t k = 0; k < m->inner[2]; k++)
+                *to++ = row[i * m->inner_stride[0] + j * m->inner_stride[1] + k * m->inner_stride[2]];
 }
 
 /* The struct and its data in one block. */
-static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precision)
+static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precision, const saw_entry *packer)
 {
-    size_t bytes = saw_pack_bytes(dims, precision), head = (sizeof(saw_packed) + 63) & ~(size_t)63;
+    size_t bytes = saw_pack_bytes(dims, precision, packer), head = (sizeof(saw_packed) + 63) & ~(size_t)63;
     char *block = saw_alloc(ctx, head + bytes);
     if (!block)
         return NULL;
@@ -195,18 +229,51 @@ static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precis
     return p;
 }
 
-saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision, saw_packed **out)
+saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision,
+                          const saw_entry *packer, saw_packed **out)
 {
-    saw_packed *p = new_packed(ctx, dims, precision);
-    *out = p;
+    const saw_simd *simd = saw_simd_best();
+    saw_packed *p = new_packed(ctx, dims, precision, packer);
+    *out = NULL;
     if (!p)
         return SAW_ERR_MEMORY;
-    saw_simd_best()->pack(saw_precision_dtype(precision), data, p->inner, 1, 0, p->rows, p->inner, (void *)p->data);
+    char *to = (char *)p->data;
+    saw_pack_matrix m;
+    for (int64_t i = 0; matrix_at(packer, dims, i, &m); i++) {
+        int64_t rows = m.rows[0] * m.rows[1], inner = matrix_inner(&m);
+        float *panel = saw_alloc(ctx, (size_t)(simd->panel * inner) * sizeof *panel);
+        if (!panel) {
+            saw_free(ctx, p);
+            return SAW_ERR_MEMORY;
+        }
+        for (int64_t n0 = 0; n0 < rows; n0 += simd->panel) {
+            int64_t n1 = n0 + simd->panel < rows ? n0 + simd->panel : rows;
+            for (int64_t n = n0; n < n1; n++)
+                copy_row(&m, data, n, panel + (n - n0) * inner);
+            simd->pack(saw_precision_dtype(precision), panel, inner, 1, n0, n1, inner, to);
+        }
+        saw_free(ctx, panel);
+        to += matrix_bytes(&m, precision);
+    }
+    *out = p;
     return SAW_OK;
 }
 
+/* Matrices that are no rows of the tensor are packed from a dense copy of it. */
+static saw_status pack_whole(saw_weights *w, const weight *x, const saw_dims *dims, int precision,
+                             const saw_entry *packer, saw_packed **out)
+{
+    int64_t n = saw_dims_count(dims);
+    float *dense = saw_alloc(w->ctx, (size_t)n * sizeof *dense);
+    saw_status status = dense ? read_checked(w, x, 0, n, dense) : SAW_ERR_MEMORY;
+    if (!status)
+        status = saw_pack_dense(w->ctx, dense, dims, precision, packer, out);
+    saw_free(w->ctx, dense);
+    return status;
+}
+
 saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *dims, int precision,
-                              const saw_packed **out)
+                              const saw_entry *packer, const saw_packed **out)
 {
     weight *x = find_or_add(w, name);
     if (!x)
@@ -216,8 +283,17 @@ saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *
         *out = x->packed[precision];
         return status;
     }
+    saw_packed *p = NULL;
+    if (packer) {
+        status = pack_whole(w, x, dims, precision, packer, &p);
+        if (status)
+            return status;
+        w->bytes += p->bytes;
+        *out = x->packed[precision] = p;
+        return SAW_OK;
+    }
     const saw_simd *simd = saw_simd_best();
-    saw_packed *p = new_packed(w->ctx, dims, precision);
+    p = new_packed(w->ctx, dims, precision, NULL);
     if (!p)
         return SAW_ERR_MEMORY;
     /* A band of rows at a time, so that no whole float32 copy is ever held. */
