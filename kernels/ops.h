@@ -115,6 +115,31 @@ saw_val saw_standardize(saw_graph *g, saw_val x, int components, double eps, saw
 /** y s + mean. */
 saw_val saw_restore(saw_graph *g, saw_val y, saw_val statistics);
 
+/* ---- convolutions ---------------------------------------------------------------------------- */
+
+/** Index 0 is axis 1 (frames), index 1 axis 2 (bands). A stride, dilation or number of groups of 0
+ * means 1. */
+typedef struct saw_conv_form {
+    int axis; /* of a kernel of one dimension: 1 or 2 */
+    int64_t stride[2], dilation[2];
+    int64_t before[2], after[2]; /* zeros put around; transposed: what is cut off. May be negative */
+    int64_t groups;
+} saw_conv_form;
+/** x [B,T,F,C] or [B,T,C], weight [C', C / groups, kT, kF] or [C', C / groups, k], bias [C'] or 0 ->
+ * [B,T',F',C']. */
+saw_val saw_conv(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const saw_conv_form *form);
+/** Its adjoint: weight [C, C' / groups, kT, kF] or [C, C' / groups, k]. */
+saw_val saw_conv_transpose(saw_graph *g, saw_val x, saw_val weight, saw_val bias,
+                           const saw_conv_form *form);
+/** (x - mean) / sqrt(var + eps) * weight + bias for every feature: all [D]. mean and var are
+ * constants without a gradient. */
+saw_val saw_batch_norm(saw_graph *g, saw_val x, saw_val weight, saw_val bias, saw_val mean,
+                       saw_val var, double eps);
+/** x > 0 ? x : slope x. */
+saw_val saw_leaky_relu(saw_graph *g, saw_val x, double slope);
+/** `before` and `after` zeros along an axis; negative counts cut away. */
+saw_val saw_pad(saw_graph *g, saw_val x, int axis, int64_t before, int64_t after);
+
 /* ---- bands and spectra ----------------------------------------------------------------------- */
 
 /** Gated linear unit of every band: x [..., 2R] holds for band b widths[b] values, then as many
@@ -125,6 +150,10 @@ saw_val saw_gather(saw_graph *g, saw_val x, const int32_t *table, int64_t n);
 /** out[..., i] = mean of all x[..., r] with table[r] == i, 0 where there is none; entries of -1 are
  * dropped. x [..., n], out [..., size]. The table is copied. */
 saw_val saw_scatter(saw_graph *g, saw_val x, const int32_t *table, int64_t size);
+/** |re + j im| of the pairs of x [..., 2m] -> [..., m]. */
+saw_val saw_magnitude(saw_graph *g, saw_val x);
+/** Share of estimate `which` in n (not negative, of the same dims): (e^power + eps / n) / (sum of all e^power + eps). */
+saw_val saw_ratio_mask(saw_graph *g, int n, const saw_val *estimates, int which, double power, double eps);
 /** The numbers of each band of ragged x [B,T,R], [T, width] in memory, read as [width, T]. */
 saw_val saw_band_reinterpret(saw_graph *g, saw_val x, int bands, const int64_t *widths);
 /** Spectrum of audio [B,C,N] -> [B,T,K,C,2]. Borrows the plan, as long as programs of this graph

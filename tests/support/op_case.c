@@ -251,14 +251,37 @@ static saw_packed pack(const subject *s, const order *o, const saw_simd *simd, i
     saw_dtype dtype = o->precision == SAW_PRECISION_BF16   ? SAW_BF16
                       : o->precision == SAW_PRECISION_INT8 ? SAW_I8
                                                            : SAW_F32;
+    const saw_op *op = s->e->op;
     saw_packed p = {.precision = o->precision, .rows = s->dims[i].d[0]};
     p.inner = saw_dims_count(&s->dims[i]) / p.rows;
     float *dense = malloc((size_t)(p.rows * p.inner) * sizeof *dense);
     for (int64_t j = 0; j < p.rows * p.inner; j++)
         dense[j] = (float)(o->values ? o->values : s->values)[i][j];
-    p.bytes = simd->pack_bytes(dtype, p.rows, p.inner);
-    *block = aligned_alloc(64, (p.bytes + 63) / 64 * 64);
-    simd->pack(dtype, dense, p.inner, 1, 0, p.rows, p.inner, *block);
+    *block = NULL;
+    saw_pack_matrix m = {.rows = {1, p.rows},
+                         .row_stride = {0, p.inner},
+                         .inner = {1, 1, p.inner},
+                         .inner_stride = {0, 0, 1}};
+    for (int64_t k = 0; op->matrix ? op->matrix(s->e->attr, k, &m) : k == 0; k++) {
+        int64_t rows = m.rows[0] * m.rows[1], inner = m.inner[0] * m.inner[1] * m.inner[2];
+        size_t bytes = simd->pack_bytes(dtype, rows, inner);
+        char *all = aligned_alloc(64, p.bytes + bytes);
+        float *matrix = malloc((size_t)(rows * inner) * sizeof *matrix);
+        for (int64_t j = 0; j < rows * inner; j++) {
+            int64_t n = j / inner, q = j % inner, far = q / m.inner[2];
+            matrix[j] =
+                dense[m.first + n / m.rows[1] * m.row_stride[0] + n % m.rows[1] * m.row_stride[1] +
+                      far / m.inner[1] * m.inner_stride[0] + far % m.inner[1] * m.inner_stride[1] +
+                      q % m.inner[2] * m.inner_stride[2]];
+        }
+        if (*block)
+            memcpy(all, *block, p.bytes);
+        simd->pack(dtype, matrix, inner, 1, 0, rows, inner, all + p.bytes);
+        free(matrix);
+        free(*block);
+        *block = all;
+        p.bytes += bytes;
+    }
     p.data = *block;
     free(dense);
     return p;

@@ -1,0 +1,554 @@
+/*
+ * conv.c - convolution and transposed convolution along frames, bands or both.
+ *
+ *     y[o] = bias + sum_i w[:, :, i] x[o stride - before + i dilation]         convolution
+ *     y[t stride - before + i dilation] += w[:, :, i]^T x[t], plus bias        transposed
+ *
+ * On the CPU both are matrix products on rows of x. A transposed convolution is cut into phases:
+ * the outputs o with the same remainder modulo the stride read the same taps, so that each phase is
+ * a convolution of stride 1. Features come last in memory, hence the taps along axis 2 of one
+ * output are one run of x (unless dilated), and a product takes it by a pointer; the taps along
+ * axis 1 are added up, one product each. Runs that leave the input, and all of a small patch
+ * together, go through a buffer. A transposed convolution to few features would waste the columns
+ * of a panel: there one product gives all taps of an input, which are then added to the outputs.
+ */
+#include "kernels/kernel.h"
+#include "kernels/ops.h"
+
+typedef struct conv_attr {
+    int64_t stride[2], dilation[2], before[2], after[2], kernel[2];
+    int64_t groups, in, out; /* features of a group */
+    bool transposed;
+} conv_attr;
+
+/* [B,T,F,C]; the value without axis 2 gets one of size 1. */
+static inline saw_tensor with_bands(const saw_tensor *t)
+{
+    saw_tensor x = *t;
+    if (t->ndim == 3) {
+        x.ndim = 4;
+        x.dims[3] = t->dims[2];
+        x.strides[3] = t->strides[2];
+        x.dims[2] = 1;
+        x.strides[2] = 0;
+    }
+    return x;
+}
+
+#ifdef SAW_REF
+
+/* Input that output o reads through this tap along axis 1 + a; -1 when there is none. */
+static int64_t source(const conv_attr *c, int a, int64_t size, int64_t o, int64_t tap)
+{
+    int64_t at = o * c->stride[a] - c->before[a] + tap * c->dilation[a];
+    if (c->transposed) {
+        int64_t scaled = o + c->before[a] - tap * c->dilation[a];
+        at = scaled % c->stride[a] ? -1 : scaled / c->stride[a];
+    }
+    return at >= 0 && at < size ? at : -1;
+}
+
+/* One product of the sum: offsets, in elements, of x, w and y. */
+typedef void term_fn(const saw_call *c, int64_t x, int64_t w, int64_t y);
+
+static void every_term(const saw_call *c, const saw_tensor *xt, const saw_tensor *w,
+                       const saw_tensor *yt, term_fn *fn)
+{
+    const conv_attr *a = c->attr;
+    saw_tensor x = with_bands(xt), y = with_bands(yt);
+    int kf = w->ndim == 4 || a->kernel[0] == 1 ? w->ndim - 1 : -1; /* axes of w; -1: of size 1 */
+    int kt = w->ndim == 4 ? 2 : a->kernel[0] == 1 ? -1 : 2;
+    for (int64_t b = 0; b < y.dims[0]; b++)
+        for (int64_t t = 0; t < y.dims[1]; t++)
+            for (int64_t f = 0; f < y.dims[2]; f++)
+                for (int64_t i = 0; i < a->kernel[0]; i++)
+                    for (int64_t j = 0; j < a->kernel[1]; j++) {
+                        int64_t u = source(a, 0, x.dims[1], c->origin[1] + t, i);
+                        int64_t v = source(a, 1, x.dims[2], f, j);
+                        if (u < 0 || v < 0)
+                            continue;
+                        for (int64_t o = 0; o < a->groups * a->out; o++)
+                            for (int64_t k = 0; k < a->in; k++) {
+                                int64_t n = o / a->out * a->in + k; /* feature of x */
+                                int64_t first = a->transposed ? n : o;
+                                int64_t second = a->transposed ? o % a->out : k;
+                                fn(c,
+                                   b * x.strides[0] + u * x.strides[1] + v * x.strides[2] +
+                                       n * x.strides[3],
+                                   first * w->strides[0] + second * w->strides[1] +
+                                       (kt < 0 ? 0 : i * w->strides[kt]) +
+                                       (kf < 0 ? 0 : j * w->strides[kf]),
+                                   b * y.strides[0] + t * y.strides[1] + f * y.strides[2] +
+                                       o * y.strides[3]);
+                            }
+                    }
+}
+
+static void add_output(const saw_call *c, int64_t x, int64_t w, int64_t y)
+{
+    ((real *)c->out[0].data)[y] +=
+        ((const real *)c->in[0].data)[x] * ((const real *)c->in[1].data)[w];
+}
+
+static void add_dx(const saw_call *c, int64_t x, int64_t w, int64_t y)
+{
+    ((real *)c->out[0].data)[x] +=
+        ((const real *)c->in[4].data)[y] * ((const real *)c->in[1].data)[w];
+}
+
+static void add_dw(const saw_call *c, int64_t x, int64_t w, int64_t y)
+{
+    ((real *)c->out[1].data)[w] +=
+        ((const real *)c->in[4].data)[y] * ((const real *)c->in[0].data)[x];
+}
+
+SAW_REF_KERNEL(conv_forward)
+{
+    const saw_tensor *y = &c->out[0], *bias = &c->in[2];
+    start_sum(c, 0);
+    const saw_tensor *t[] = {y};
+    saw_walk rows = saw_walk_start(y->ndim - 1, 1, t);
+    while (bias->data && saw_walk_next(&rows))
+        for (int64_t r = 0; r < rows.rows; r++)
+            for (int64_t i = 0; i < saw_last(y); i++)
+                SAW_ROW(real, rows, 0, r)
+                [i * saw_last_stride(y)] += ((const real *)bias->data)[i * bias->strides[0]];
+    every_term(c, &c->in[0], &c->in[1], y, add_output);
+}
+
+SAW_REF_KERNEL(conv_backward)
+{
+    const saw_tensor *dy = &c->in[4], *dbias = &c->out[2];
+    for (int j = 0; j < 3; j++)
+        start_sum(c, j);
+    if (c->out[0].data)
+        every_term(c, &c->out[0], &c->in[1], dy, add_dx);
+    if (c->out[1].data)
+        every_term(c, &c->in[0], &c->out[1], dy, add_dw);
+    const saw_tensor *t[] = {dy};
+    saw_walk rows = saw_walk_start(dy->ndim - 1, 1, t);
+    while (dbias->data && saw_walk_next(&rows))
+        for (int64_t r = 0; r < rows.rows; r++)
+            for (int64_t i = 0; i < saw_last(dy); i++)
+                ((real *)dbias->data)[i * dbias->strides[0]] +=
+                    SAW_ROW(real, rows, 0, r)[i * saw_last_stride(dy)];
+}
+
+#else
+
+#include "kernels/product.h"
+
+#include <string.h>
+
+enum { BLOCK = 120, PATCH_DEPTH = 256, FEW_FEATURES = 16 };
+
+static bool shape(saw_shape *s)
+{
+    const conv_attr *a = s->attr;
+    const saw_dims *x = &s->in[0], *w = &s->in[1], *bias = &s->in[2];
+    int64_t out = a->groups * a->out;
+    if ((x->n != 3 && x->n != 4) || a->in < 1)
+        return saw_refuse(s, "needs x [B,T,F,C] or [B,T,C] and w [C',C,k] or [C',C,k,k]");
+    if (a->groups * a->in != x->d[x->n - 1])
+        return saw_refuse(s, "x has %lld features and w takes %lld", (long long)x->d[x->n - 1],
+                          (long long)(a->groups * a->in));
+    if (w->d[0] % a->groups || (bias->n && (bias->n != 1 || bias->d[0] != out)))
+        return saw_refuse(s, "%lld features in %lld groups, and a bias that is not [%lld]",
+                          (long long)w->d[0], (long long)a->groups, (long long)out);
+    s->out[0] = *x;
+    s->out[0].d[x->n - 1] = out;
+    for (int i = 0; i < 2; i++) {
+        if (x->n == 3 && i)
+            return a->kernel[1] == 1 || saw_refuse(s, "there is no axis 2 to go along");
+        int64_t reach = a->dilation[i] * (a->kernel[i] - 1) + 1, n = x->d[1 + i];
+        int64_t pad = a->before[i] + a->after[i], size;
+        if (a->transposed)
+            size = (n - 1) * a->stride[i] + reach - pad;
+        else
+            size = n + pad < reach ? 0 : (n + pad - reach) / a->stride[i] + 1;
+        if (size < 1)
+            return saw_refuse(s, "%lld along axis %d are too few for %lld taps", (long long)n,
+                              1 + i, (long long)a->kernel[i]);
+        s->out[0].d[1 + i] = size;
+    }
+    return true;
+}
+
+/* Frames of the output can be cut; the input, of which neighbours are needed, is whole. */
+static uint32_t axes(const void *attr, int n_in, const saw_dims *in, int operand)
+{
+    (void)attr, (void)in;
+    return operand == 0 ? SAW_AXIS(0) : operand >= n_in ? SAW_AXIS(0) | SAW_AXIS(1) : 0;
+}
+
+static uint32_t keep(const void *attr, uint32_t want, int n_in)
+{
+    (void)attr, (void)n_in;
+    return (want & 1 ? 2u : 0) | (want & 2 ? 1u : 0);
+}
+
+static double flops(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    const conv_attr *a = attr;
+    (void)n_in;
+    double taps = (double)(a->kernel[0] * a->kernel[1]);
+    return 2 * taps *
+           (a->transposed ? (double)saw_dims_count(in) * (double)a->out
+                          : (double)saw_dims_count(out) * (double)a->in);
+}
+
+static void list(const void *attr, saw_buffer *out)
+{
+    const conv_attr *a = attr;
+    saw_buffer_printf(out, "%s %lldx%lld", a->transposed ? " transposed" : "",
+                      (long long)a->kernel[0], (long long)a->kernel[1]);
+    if (a->stride[0] * a->stride[1] > 1)
+        saw_buffer_printf(out, " stride %lld,%lld", (long long)a->stride[0],
+                          (long long)a->stride[1]);
+    if (a->dilation[0] * a->dilation[1] > 1)
+        saw_buffer_printf(out, " dilation %lld,%lld", (long long)a->dilation[0],
+                          (long long)a->dilation[1]);
+    if (a->groups > 1)
+        saw_buffer_printf(out, " groups %lld", (long long)a->groups);
+}
+
+/* ---- phases and matrices ----------------------------------------------------------------------
+ */
+
+/* Along one axis: output first + m step reads input base + m in_step + q tap_step through tap
+ * w_first + q w_step of the kernel, for q = 0 .. taps - 1. */
+typedef struct phase {
+    int64_t first, step, base, in_step, taps, tap_step, w_first, w_step;
+} phase;
+
+static int64_t phase_count(const conv_attr *a, int axis)
+{
+    return a->transposed ? a->stride[axis] : 1;
+}
+
+static phase phase_of(const conv_attr *a, int axis, int64_t p)
+{
+    int64_t s = a->stride[axis], d = a->dilation[axis], k = a->kernel[axis];
+    if (!a->transposed)
+        return (phase){0, 1, -a->before[axis], s, k, d, 0, 1};
+    int64_t g = s, r = d, shift = p + a->before[axis], tap = 0;
+    while (r) {
+        int64_t rest = g % r;
+        g = r;
+        r = rest;
+    }
+    while (tap < k && (shift - tap * d) % s)
+        tap++;
+    if (tap == k)
+        return (phase){.first = p, .step = s, .in_step = 1};
+    int64_t taps = (k - 1 - tap) / (s / g) + 1, last = tap + (taps - 1) * (s / g);
+    return (phase){p, s, (shift - last * d) / s, 1, taps, d / g, last, -(s / g)};
+}
+
+/* Products that make a phase: one for the whole patch when it is small, else one for each tap along
+ * axis 1. */
+static int64_t run_count(const conv_attr *a, const phase *t, const phase *f)
+{
+    bool patch = t->taps * f->taps * a->in <= PATCH_DEPTH;
+    return f->taps == 0 || t->taps == 0 ? 0 : patch ? 1 : t->taps;
+}
+
+static bool by_inputs(const conv_attr *a)
+{
+    return a->transposed && a->out <= FEW_FEATURES;
+}
+
+static bool matrix(const void *attr, int64_t i, saw_pack_matrix *m)
+{
+    const conv_attr *a = attr;
+    int64_t taps = a->kernel[0] * a->kernel[1];
+    int64_t in_stride = a->transposed ? a->out * taps : taps;
+    int64_t out_stride = a->transposed ? taps : a->in * taps;
+    if (by_inputs(a)) {
+        *m = (saw_pack_matrix){.first = i * a->in * in_stride,
+                               .rows = {taps, a->out},
+                               .row_stride = {1, out_stride},
+                               .inner = {1, 1, a->in},
+                               .inner_stride = {0, 0, in_stride}};
+        return i < a->groups;
+    }
+    for (int64_t g = 0; g < a->groups; g++)
+        for (int64_t p = 0; p < phase_count(a, 0); p++)
+            for (int64_t q = 0; q < phase_count(a, 1); q++) {
+                phase t = phase_of(a, 0, p), f = phase_of(a, 1, q);
+                int64_t runs = run_count(a, &t, &f);
+                if (i >= runs) {
+                    i -= runs;
+                    continue;
+                }
+                *m = (saw_pack_matrix){
+                    .first = g * (a->transposed ? a->in * in_stride : a->out * out_stride) +
+                             (t.w_first + i * t.w_step) * a->kernel[1] + f.w_first,
+                    .rows = {1, a->out},
+                    .row_stride = {0, out_stride},
+                    .inner = {runs == 1 ? t.taps : 1, f.taps, a->in},
+                    .inner_stride = {t.w_step * a->kernel[1], f.w_step, in_stride}};
+                return true;
+            }
+    return false;
+}
+
+static saw_pack pack(const void *attr, int operand)
+{
+    (void)attr;
+    return operand == 1 ? SAW_PACK_GEMM : SAW_PACK_NONE;
+}
+
+/* ---- the CPU kernel
+ * ------------------------------------------------------------------------------ */
+
+/* Longest row that a product takes, and how many numbers a row gives. */
+static int64_t depth_of(const conv_attr *a)
+{
+    int64_t run = a->kernel[1] * a->in;
+    return by_inputs(a) ? a->in : run > PATCH_DEPTH ? run : PATCH_DEPTH;
+}
+
+static int64_t width_of(const conv_attr *a)
+{
+    return by_inputs(a) ? a->kernel[0] * a->kernel[1] * a->out : a->out;
+}
+
+static size_t scratch(const saw_call *c)
+{
+    const conv_attr *a = c->attr;
+    return SAW_GEMM_SCRATCH_BYTES + BLOCK * sizeof(float *) +
+           sizeof(float) *
+               ((size_t)(BLOCK + 1) * (size_t)depth_of(a) + BLOCK * (size_t)width_of(a));
+}
+
+typedef struct work {
+    const saw_call *c;
+    const conv_attr *a;
+    saw_tensor x, y; /* of one item: [1,T,F,C] */
+    const float *bias;
+    const float **rows;
+    float *zeros, *gathered, *result;
+    const char *packed; /* the next matrix */
+    int64_t group;
+} work;
+
+static void product(work *w, int64_t m, int64_t n, int64_t k, const float *bias, bool accumulate,
+                    const char *packed)
+{
+    w->c->simd->gemm(&(saw_gemm){.dtype = product_dtype(w->c->precision),
+                                 .m = m,
+                                 .n = n,
+                                 .k = k,
+                                 .a_rows = w->rows,
+                                 .b = packed,
+                                 .c = w->result,
+                                 .c_stride = n,
+                                 .bias = bias,
+                                 .accumulate = accumulate,
+                                 .scratch = w->c->scratch});
+}
+
+/* One row of the taps along axis 2, from input (t, v) on, to `to`; zeros outside. */
+static void gather(const work *w, const phase *f, int64_t t, int64_t v, float *to)
+{
+    int64_t in = w->a->in, last = v + (f->taps - 1) * f->tap_step, sf = w->x.strides[2];
+    const float *x = (const float *)w->x.data + t * w->x.strides[1] + w->group * in;
+    if (t < 0 || t >= w->x.dims[1]) {
+        memset(to, 0, (size_t)(f->taps * in) * sizeof *to);
+    } else if (v >= 0 && last < w->x.dims[2] && f->tap_step == 1 && sf == in) {
+        memcpy(to, x + v * sf, (size_t)(f->taps * in) * sizeof *to);
+    } else {
+        for (int64_t q = 0; q < f->taps; q++, v += f->tap_step, to += in)
+            for (int64_t k = 0; k < in; k++)
+                to[k] = v >= 0 && v < w->x.dims[2] ? x[v * sf + k] : 0;
+    }
+}
+
+/* Rows of x for outputs m .. m + count - 1 of a phase, of which a frame has `wide`. */
+static void find_rows(work *w, const phase *t, const phase *f, int64_t t_first, int64_t wide,
+                      int64_t m, int64_t count, int64_t run, int64_t runs)
+{
+    const conv_attr *a = w->a;
+    int64_t k = f->taps * a->in * (runs == 1 ? t->taps : 1), sf = w->x.strides[2];
+    bool joined = f->taps == 1 || (f->tap_step == 1 && sf == a->in);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t u = t->base + (t_first + (m + i) / wide) * t->in_step + run * t->tap_step;
+        int64_t v = f->base + (m + i) % wide * f->in_step;
+        bool inside = v >= 0 && v + (f->taps - 1) * f->tap_step < w->x.dims[2];
+        float *row = w->gathered + i * k;
+        w->rows[i] = row;
+        if (runs == 1) {
+            for (int64_t q = 0; q < t->taps; q++, row += f->taps * a->in)
+                gather(w, f, u + q * t->tap_step, v, row);
+        } else if (u < 0 || u >= w->x.dims[1]) {
+            w->rows[i] = w->zeros;
+        } else if (inside && joined) {
+            w->rows[i] = (const float *)w->x.data + u * w->x.strides[1] + v * sf + w->group * a->in;
+        } else {
+            gather(w, f, u, v, row);
+        }
+    }
+}
+
+/* Write a row of results, or add it. */
+static void put_row(const work *w, int64_t t, int64_t f, const float *from)
+{
+    int64_t n = w->a->out;
+    float *y = (float *)w->y.data + t * w->y.strides[1] + f * w->y.strides[2] + w->group * n;
+    if (saw_adds(w->c, 0))
+        w->c->simd->add(y, from, y, n);
+    else
+        memcpy(y, from, (size_t)n * sizeof *y);
+}
+
+/* The outputs of one pair of phases, in blocks of rows of nearly the same size. */
+static void run_phase(work *w, const phase *t, const phase *f)
+{
+    const conv_attr *a = w->a;
+    int64_t origin = w->c->origin[1], runs = run_count(a, t, f);
+    int64_t t_first = (origin - t->first + t->step - 1) / t->step; /* of the phase, in this range */
+    if (origin <= t->first)
+        t_first = 0;
+    int64_t end = origin + w->y.dims[1];
+    int64_t high = end <= t->first ? 0 : (end - t->first + t->step - 1) / t->step - t_first;
+    int64_t wide = (w->y.dims[2] - f->first + f->step - 1) / f->step;
+    int64_t count = w->y.dims[2] <= f->first || high < 0 ? 0 : high * wide;
+    int64_t parts = (count + BLOCK - 1) / BLOCK, k = f->taps * a->in * (runs == 1 ? t->taps : 1);
+    size_t bytes = w->c->simd->pack_bytes(product_dtype(w->c->precision), a->out, k);
+    for (int64_t part = 0; part < parts; part++) {
+        int64_t m = count * part / parts, n = count * (part + 1) / parts - m;
+        for (int64_t r = 0; r < runs; r++) {
+            find_rows(w, t, f, t_first, wide, m, n, r, runs);
+            product(w, n, a->out, k, r ? NULL : w->bias, r > 0, w->packed + (size_t)r * bytes);
+        }
+        for (int64_t i = 0; i < n; i++) {
+            float *row = w->result + i * a->out;
+            for (int64_t o = 0; runs == 0 && o < a->out; o++)
+                row[o] = w->bias ? w->bias[o] : 0;
+            put_row(w, t->first + (t_first + (m + i) / wide) * t->step - origin,
+                    f->first + (m + i) % wide * f->step, row);
+        }
+    }
+    w->packed += (size_t)runs * bytes;
+}
+
+/* A transposed convolution to few features: products of inputs, then their taps are added up, input
+ * by input in rising order. */
+static void run_inputs(work *w)
+{
+    const conv_attr *a = w->a;
+    const saw_tensor *x = &w->x, *y = &w->y;
+    int64_t origin = w->c->origin[1], width = width_of(a), sf = y->strides[2];
+    float *first = (float *)y->data + w->group * a->out;
+    for (int64_t t = 0; t < y->dims[1]; t++)
+        for (int64_t f = 0; f < y->dims[2]; f++)
+            for (int64_t o = 0; o < a->out; o++) {
+                float *at = first + t * y->strides[1] + f * sf + o, b = w->bias ? w->bias[o] : 0;
+                *at = saw_adds(w->c, 0) ? *at + b : b;
+            }
+    int64_t reach = a->dilation[0] * (a->kernel[0] - 1);
+    for (int64_t u = 0; u < x->dims[1]; u++) {
+        int64_t low = u * a->stride[0] - a->before[0] - origin;
+        if (low + reach < 0 || low >= y->dims[1])
+            continue;
+        for (int64_t v0 = 0; v0 < x->dims[2]; v0 += BLOCK) {
+            int64_t n = x->dims[2] - v0 < BLOCK ? x->dims[2] - v0 : BLOCK;
+            for (int64_t i = 0; i < n; i++)
+                w->rows[i] = (const float *)x->data + u * x->strides[1] + (v0 + i) * x->strides[2] +
+                             w->group * a->in;
+            product(w, n, width, a->in, NULL, false, w->packed);
+            for (int64_t i = 0; i < a->kernel[0]; i++) {
+                int64_t t = low + i * a->dilation[0];
+                if (t < 0 || t >= y->dims[1])
+                    continue;
+                for (int64_t r = 0; r < n; r++) {
+                    const float *from = w->result + r * width + i * a->kernel[1] * a->out;
+                    int64_t f = (v0 + r) * a->stride[1] - a->before[1];
+                    float *to = first + t * y->strides[1];
+                    for (int64_t j = 0; j < a->kernel[1]; j++, f += a->dilation[1], from += a->out)
+                        for (int64_t o = 0; f >= 0 && f < y->dims[2] && o < a->out; o++)
+                            to[f * sf + o] += from[o];
+                }
+            }
+        }
+    }
+    w->packed += w->c->simd->pack_bytes(product_dtype(w->c->precision), width, a->in);
+}
+
+static void cpu_conv(const saw_call *c)
+{
+    const conv_attr *a = c->attr;
+    work w = {.c = c, .a = a, .x = with_bands(&c->in[0]), .y = with_bands(&c->out[0])};
+    w.rows = (const float **)(void *)((char *)c->scratch + SAW_GEMM_SCRATCH_BYTES);
+    w.zeros = (float *)(w.rows + BLOCK);
+    w.gathered = w.zeros + depth_of(a);
+    w.result = w.gathered + BLOCK * depth_of(a);
+    memset(w.zeros, 0, (size_t)depth_of(a) * sizeof(float));
+    int64_t items = w.y.dims[0];
+    for (int64_t b = 0; b < items; b++) {
+        w.packed = c->packed[1]->data;
+        for (w.group = 0; w.group < a->groups; w.group++) {
+            w.bias = c->in[2].data ? (const float *)c->in[2].data + w.group * a->out : NULL;
+            if (by_inputs(a))
+                run_inputs(&w);
+            for (int64_t p = 0; p < phase_count(a, 0) && !by_inputs(a); p++)
+                for (int64_t q = 0; q < phase_count(a, 1); q++) {
+                    phase t = phase_of(a, 0, p), f = phase_of(a, 1, q);
+                    run_phase(&w, &t, &f);
+                }
+        }
+        w.x.data = (float *)w.x.data + w.x.strides[0];
+        w.y.data = (float *)w.y.data + w.y.strides[0];
+    }
+}
+
+const saw_op saw_op_conv = {
+    .name = "conv",
+    .attr_bytes = sizeof(conv_attr),
+    .shape = shape,
+    .axes = axes,
+    .keep = keep,
+    .scratch = scratch,
+    .pack = pack,
+    .matrix = matrix,
+    .flops = flops,
+    .list = list,
+    .cpu_forward = cpu_conv,
+    .differentiable = true,
+    .tolerance_db = 110,
+};
+
+static saw_val record(saw_graph *g, saw_val x, saw_val weight, saw_val bias,
+                      const saw_conv_form *form, bool transposed)
+{
+    saw_dims w = saw_dims_val(g, weight);
+    conv_attr a = {.groups = form->groups ? form->groups : 1, .transposed = transposed};
+    bool two = w.n == 4;
+    for (int i = 0; i < 2; i++) {
+        bool along = two || form->axis == 1 + i;
+        a.stride[i] = form->stride[i] ? form->stride[i] : 1;
+        a.dilation[i] = form->dilation[i] ? form->dilation[i] : 1;
+        a.before[i] = form->before[i];
+        a.after[i] = form->after[i];
+        a.kernel[i] = along && (two || w.n == 3) ? w.d[two ? 2 + i : 2] : 1;
+    }
+    if (w.n == 3 || two) {
+        a.in = transposed ? w.d[0] / a.groups : w.d[1];
+        a.out = transposed ? w.d[1] : w.d[0] / a.groups;
+    }
+    return SAW_RECORD(g, &saw_op_conv, &a, x, weight, bias);
+}
+
+saw_val saw_conv(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const saw_conv_form *form)
+{
+    return record(g, x, weight, bias, form, false);
+}
+
+saw_val saw_conv_transpose(saw_graph *g, saw_val x, saw_val weight, saw_val bias,
+                           const saw_conv_form *form)
+{
+    return record(g, x, weight, bias, form, true);
+}
+
+#endif

@@ -1,0 +1,167 @@
+/*
+ * ratio_mask.c - the share of one estimate in all: e_0 .. e_{n-1} of the same dims, none negative,
+ *
+ *     y = (e_k^p + eps / n) / (e_0^p + ... + e_{n-1}^p + eps)
+ */
+#include "kernels/kernel.h"
+#include "kernels/ops.h"
+
+typedef struct ratio_mask_attr {
+    int which;
+    double power, eps;
+} ratio_mask_attr;
+
+#ifdef SAW_REF
+
+/* The sum at one index, each estimate at its own place. */
+static double total(const saw_call *c, int n, const int64_t *at)
+{
+    const ratio_mask_attr *a = c->attr;
+    double sum = a->eps;
+    for (int j = 0; j < n; j++)
+        sum += pow(((const real *)c->in[j].data)[at[j]], a->power);
+    return sum;
+}
+
+/* Walks all elements of `whole`; *at: the element of each of n tensors. */
+static bool step_index(const saw_tensor *whole, int64_t *index)
+{
+    for (int i = whole->ndim; i-- > 0;) {
+        if (++index[i] < whole->dims[i])
+            return true;
+        index[i] = 0;
+    }
+    return false;
+}
+
+static int64_t element(const saw_tensor *t, const int64_t *index)
+{
+    int64_t at = 0;
+    for (int i = 0; i < t->ndim; i++)
+        at += index[i] * t->strides[i];
+    return at;
+}
+
+enum { MOST = 32 };
+
+SAW_REF_KERNEL(ratio_mask_forward)
+{
+    const ratio_mask_attr *a = c->attr;
+    int64_t index[SAW_MAX_DIMS] = {0}, at[MOST];
+    do {
+        for (int j = 0; j < c->n_in; j++)
+            at[j] = element(&c->in[j], index);
+        double own = pow(((const real *)c->in[a->which].data)[at[a->which]], a->power);
+        put((real *)c->out[0].data + element(&c->out[0], index), saw_adds(c, 0),
+            (own + a->eps / c->n_in) / total(c, c->n_in, at));
+    } while (step_index(&c->out[0], index));
+}
+
+SAW_REF_KERNEL(ratio_mask_backward)
+{
+    const ratio_mask_attr *a = c->attr;
+    int n = c->n_out;
+    const saw_tensor *dy = &c->in[n + 1];
+    int64_t index[SAW_MAX_DIMS] = {0}, at[MOST];
+    do {
+        for (int j = 0; j < n; j++)
+            at[j] = element(&c->in[j], index);
+        double sum = total(c, n, at), d = ((const real *)dy->data)[element(dy, index)];
+        double own = pow(((const real *)c->in[a->which].data)[at[a->which]], a->power);
+        double y = (own + a->eps / n) / sum;
+        for (int j = 0; j < n; j++) {
+            if (!c->out[j].data)
+                continue;
+            double slope = a->power * pow(((const real *)c->in[j].data)[at[j]], a->power - 1) / sum;
+            put((real *)c->out[j].data + element(&c->out[j], index), saw_adds(c, j),
+                d * slope * ((j == a->which) - y));
+        }
+    } while (step_index(dy, index));
+}
+
+#else
+
+enum { MOST = 32, PIECE = 256 };
+
+static bool shape(saw_shape *s)
+{
+    if (s->n_in < 1 || s->n_in > MOST || s->in[0].n < 1)
+        return saw_refuse(s, "takes 1 to %d estimates of one axis or more", (int)MOST);
+    for (int j = 1; j < s->n_in; j++)
+        if (!saw_dims_equal(&s->in[j], &s->in[0]))
+            return saw_refuse(s, "estimate %d has other dims than the first", j);
+    s->out[0] = s->in[0];
+    return true;
+}
+
+static double flops(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    (void)attr, (void)in;
+    return (2.0 * n_in + 3) * (double)saw_dims_count(out);
+}
+
+static void list(const void *attr, saw_buffer *out)
+{
+    const ratio_mask_attr *a = attr;
+    saw_buffer_printf(out, " of %d power %g", a->which, a->power);
+}
+
+static inline float power_of(float x, double power)
+{
+    return power == 2 ? x * x : power == 1 ? x : powf(x, (float)power);
+}
+
+static void cpu_ratio_mask(const saw_call *c)
+{
+    const ratio_mask_attr *a = c->attr;
+    const saw_tensor *y = &c->out[0];
+    int64_t index[SAW_MAX_DIMS] = {0}, rows = saw_tensor_count(y) / saw_last(y);
+    float sum[PIECE];
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t first = 0; first < saw_last(y); first += PIECE) {
+            int64_t n = saw_last(y) - first < PIECE ? saw_last(y) - first : PIECE;
+            float *to = (float *)y->data + first;
+            const float *own = NULL;
+            for (int d = 0; d < y->ndim - 1; d++)
+                to += index[d] * y->strides[d];
+            for (int64_t i = 0; i < n; i++)
+                sum[i] = (float)a->eps;
+            for (int j = 0; j < c->n_in; j++) {
+                const float *e = (const float *)c->in[j].data + first;
+                for (int d = 0; d < y->ndim - 1; d++)
+                    e += index[d] * c->in[j].strides[d];
+                for (int64_t i = 0; i < n; i++)
+                    sum[i] += power_of(e[i], a->power);
+                if (j == a->which)
+                    own = e;
+            }
+            for (int64_t i = 0; i < n; i++) {
+                float v = (power_of(own[i], a->power) + (float)(a->eps / c->n_in)) / sum[i];
+                to[i] = saw_adds(c, 0) ? to[i] + v : v;
+            }
+        }
+        for (int d = y->ndim - 2; d >= 0 && ++index[d] == y->dims[d]; d--)
+            index[d] = 0;
+    }
+}
+
+const saw_op saw_op_ratio_mask = {
+    .name = "ratio_mask",
+    .attr_bytes = sizeof(ratio_mask_attr),
+    .shape = shape,
+    .axes = saw_axes_rows,
+    .flops = flops,
+    .list = list,
+    .cpu_forward = cpu_ratio_mask,
+    .differentiable = true,
+    .tolerance_db = 110,
+};
+
+saw_val saw_ratio_mask(saw_graph *g, int n, const saw_val *estimates, int which, double power,
+                       double eps)
+{
+    ratio_mask_attr a = {which, power, eps};
+    return saw_record(g, &saw_op_ratio_mask, &a, n, estimates, 1);
+}
+
+#endif
