@@ -1,6 +1,6 @@
 /*
- * test_program.c - the passes change no bit: grouping, tiles, threads, batches, dropping, pinning, hoisting; what a run
- * promises; what the recorder refuses.
+ * test_program.c - the passes change no bit: grouping, tiles, threads, batches, dropping, pinning,
+ * hoisting; what a run promises; what the recorder refuses.
  */
 #include "kernels/ops.h"
 #include "support/formula.h"
@@ -20,7 +20,8 @@ static const golden_case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases, SHORT_SAMPLES = 6000 };
 
-/* ---- a model, once ------------------------------------------------------------------------------------- */
+/* ---- a model, once
+ * ------------------------------------------------------------------------------------- */
 
 /* A batch of items first_item, first_item + 1, ...; all outputs one after another. */
 typedef struct result {
@@ -36,7 +37,8 @@ static result run_once(golden_model *m, const saw_program_options *o, int batch,
     saw_program *p;
     saw_run *run;
     assert_int_equal(saw_graph_open(m->ctx, &g), SAW_OK);
-    m->spec.model->record(g, m->spec.options, saw_input(g, "mix", SAW_DIMS(batch, m->channels, SHORT_SAMPLES)));
+    m->spec.model->record(g, m->spec.options,
+                          saw_input(g, "mix", SAW_DIMS(batch, m->channels, SHORT_SAMPLES)));
     if (saw_program_build(g, o, &p) || saw_run_open(p, m->weights, &run))
         fail_msg("%s", saw_context_error(m->ctx));
     saw_tensor mix = saw_run_named(run, "mix");
@@ -70,8 +72,8 @@ static void assert_same_bits(const char *what, const float *a, const float *b, i
 {
     for (int64_t i = 0; i < n; i++)
         if (memcmp(&a[i], &b[i], sizeof *a))
-            fail_msg("%s: number %lld of %lld is %.9g and should be %.9g", what, (long long)i, (long long)n,
-                     (double)b[i], (double)a[i]);
+            fail_msg("%s: number %lld of %lld is %.9g and should be %.9g", what, (long long)i,
+                     (long long)n, (double)b[i], (double)a[i]);
 }
 
 static void assert_same(const char *what, const result *want, result got)
@@ -81,7 +83,8 @@ static void assert_same(const char *what, const result *want, result got)
     free(got.data);
 }
 
-/* ---- passes on = off --------------------------------------------------------------------------------------- */
+/* ---- passes on = off
+ * --------------------------------------------------------------------------------------- */
 
 static void any_grouping(void **state)
 {
@@ -92,9 +95,12 @@ static void any_grouping(void **state)
         result want = run_once(m, &(saw_program_options){.ungrouped = true}, 1, 0);
         for (size_t k = 0; k < sizeof tiles / sizeof *tiles; k++)
             for (int threads = 1; threads <= 8; threads += 7)
-                assert_same(cases[i].name, &want,
-                            run_once(m, &(saw_program_options){.tile_bytes = tiles[k], .threads = threads}, 1, 0));
-        assert_same("all taps pinned", &want, run_once(m, &(saw_program_options){.all_taps = true}, 1, 0));
+                assert_same(
+                    cases[i].name, &want,
+                    run_once(m, &(saw_program_options){.tile_bytes = tiles[k], .threads = threads},
+                             1, 0));
+        assert_same("all taps pinned", &want,
+                    run_once(m, &(saw_program_options){.all_taps = true}, 1, 0));
         golden_close(m);
         for (int threads = 2; threads <= 3; threads++) {
             m = golden_open(&cases[i], threads);
@@ -114,7 +120,8 @@ static float *gradients(const golden_case *c, int threads, bool ungrouped, int64
     saw_run *run;
     assert_true(saw_graph_train(g, "*") > 0);
     if (saw_graph_differentiate(g, saw_graph_find(g, "loss")) ||
-        saw_program_build(g, &(saw_program_options){.ungrouped = ungrouped}, &p) || saw_run_open(p, m->weights, &run))
+        saw_program_build(g, &(saw_program_options){.ungrouped = ungrouped}, &p) ||
+        saw_run_open(p, m->weights, &run))
         fail_msg("%s", saw_context_error(m->ctx));
     golden_fill(m, run);
     *(float *)saw_run_named(run, "gradient of the loss").data = 1;
@@ -188,7 +195,8 @@ static void dead_stems_are_dropped(void **state)
     golden_close(m);
 }
 
-/* ---- listing, hoisting --------------------------------------------------------------------------------------- */
+/* ---- listing, hoisting
+ * --------------------------------------------------------------------------------------- */
 
 static void listing_names_everything(void **state)
 {
@@ -223,7 +231,8 @@ static void listing_names_everything(void **state)
     golden_close(m);
 }
 
-/* ---- what a run promises --------------------------------------------------------------------------------------- */
+/* ---- what a run promises
+ * --------------------------------------------------------------------------------------- */
 
 static void execution_allocates_nothing(void **state)
 {
@@ -256,7 +265,8 @@ static bool stopper_shape(saw_shape *s)
     return true;
 }
 
-static int64_t stopper_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out, bool backward)
+static int64_t stopper_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out,
+                             bool backward)
 {
     (void)attr, (void)n_in, (void)in, (void)out, (void)backward;
     return 8;
@@ -273,8 +283,11 @@ static void stopper_run(const saw_call *c)
 static void cancel_stops_between_tiles(void **state)
 {
     (void)state;
-    static const saw_op op = {.name = "stopper", .attr_bytes = sizeof(stopper), .shape = stopper_shape,
-                              .parts = stopper_parts, .cpu_forward = stopper_run};
+    static const saw_op op = {.name = "stopper",
+                              .attr_bytes = sizeof(stopper),
+                              .shape = stopper_shape,
+                              .parts = stopper_parts,
+                              .cpu_forward = stopper_run};
     saw_context *ctx;
     saw_graph *g;
     saw_program *p;
@@ -284,7 +297,8 @@ static void cancel_stops_between_tiles(void **state)
     assert_int_equal(saw_context_open(&ctx, &(saw_options){.threads = 1}), SAW_OK);
     assert_int_equal(saw_graph_open(ctx, &g), SAW_OK);
     assert_int_equal(saw_weights_open(ctx, NULL, &w), SAW_OK);
-    saw_output(g, "y", SAW_RECORD(g, &op, (&(stopper){ctx, &calls}), saw_input(g, "x", SAW_DIMS(8, 4))));
+    saw_output(g, "y",
+               SAW_RECORD(g, &op, (&(stopper){ctx, &calls}), saw_input(g, "x", SAW_DIMS(8, 4))));
     assert_int_equal(saw_program_build(g, NULL, &p), SAW_OK);
     assert_int_equal(saw_run_open(p, w, &run), SAW_OK);
     assert_int_equal(saw_run_execute(run), SAW_ERR_CANCELLED);
@@ -300,7 +314,8 @@ static void cancel_stops_between_tiles(void **state)
     saw_context_close(ctx);
 }
 
-/* ---- small graphs --------------------------------------------------------------------------------------------- */
+/* ---- small graphs
+ * --------------------------------------------------------------------------------------------- */
 
 typedef struct small {
     saw_context *ctx;
@@ -329,7 +344,8 @@ static void small_set(small *s, const char *name, saw_dims dims)
 
 static void small_run(small *s, saw_device device)
 {
-    if (saw_program_build(s->g, &(saw_program_options){.device = device}, &s->p) || saw_run_open(s->p, s->w, &s->run))
+    if (saw_program_build(s->g, &(saw_program_options){.device = device}, &s->p) ||
+        saw_run_open(s->p, s->w, &s->run))
         fail_msg("%s", saw_context_error(s->ctx));
 }
 
@@ -370,7 +386,8 @@ static void unwanted_outputs_have_a_place(void **state)
     small_close(&s);
 }
 
-/* Products whose weights are made in the run, or are a part of a tensor, on the CPU: held against float64. */
+/* Products whose weights are made in the run, or are a part of a tensor, on the CPU: held against
+ * float64. */
 static void products_with_unpacked_weights(void **state)
 {
     (void)state;
@@ -432,10 +449,22 @@ static void globs(void **state)
         const char *glob, *text;
         bool match;
     } rows[] = {
-        {"", "", true},          {"", "a", false},          {"*", "", true},          {"*", "anything", true},
-        {"a*c", "abc", true},    {"a*c", "abcd", false},    {"a*c", "ac", true},      {"*.weight", "to_qkv.weight", true},
-        {"?", "", false},        {"a?c", "abc", true},      {"a?c", "ac", false},     {"*a*b*", "xxaxxbxx", true},
-        {"*a*b*", "xxbxxa", false}, {"*ab", "aab", true},   {"a**", "a", true},       {"layers.*.net.1", "layers.0.1.net.1", true},
+        {"", "", true},
+        {"", "a", false},
+        {"*", "", true},
+        {"*", "anything", true},
+        {"a*c", "abc", true},
+        {"a*c", "abcd", false},
+        {"a*c", "ac", true},
+        {"*.weight", "to_qkv.weight", true},
+        {"?", "", false},
+        {"a?c", "abc", true},
+        {"a?c", "ac", false},
+        {"*a*b*", "xxaxxbxx", true},
+        {"*a*b*", "xxbxxa", false},
+        {"*ab", "aab", true},
+        {"a**", "a", true},
+        {"layers.*.net.1", "layers.0.1.net.1", true},
         {"aa*aa", "aaa", false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -489,7 +518,8 @@ static saw_val wrong(saw_graph *g, int which)
     case 3:
         return saw_split_last(g, x, 0);
     case 4:
-        return saw_merge_last(g, saw_slice_last(g, x, 0, 6)); /* the rows do not follow each other */
+        return saw_merge_last(g,
+                              saw_slice_last(g, x, 0, 6)); /* the rows do not follow each other */
     case 5:
         return saw_reshape(g, x, SAW_DIMS(5, 5));
     case 6:
