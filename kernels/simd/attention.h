@@ -31,34 +31,42 @@ static void attention_pack(const saw_attend *p)
          (char *)p->packed + pack_bytes(p->dtype, p->n_k, p->d));
 }
 
-/** Scores to weights 2^(x - m), in place, in the form that the second product takes; *m, *l as
- * above, *shrink the factor. */
-static void weigh(saw_dtype dtype, float *x, int64_t n, const float *mask, float *m, float *l,
-                  float *shrink)
+/**
+ * Scores of n keys to weights 2^(x - m), in place, in the form that the second product takes. *m
+ * and *l as above; returns the factor by which the sums so far shrink. Up to a whole panel, keys
+ * that are not there get next to nothing.
+ */
+INLINE float weigh(saw_dtype dtype, float *x, int64_t n, const float *mask, float *m, float *l)
 {
-    vf top[2] = {set1(-__builtin_inff()), set1(-__builtin_inff())};
-    int64_t tail = n % W;
+    const vf nothing = set1(-__builtin_inff()), lowest = set1(-126.0f);
     if (mask)
         for (int64_t j = 0; j < n; j += W)
-            store(x + j, fmadd(n - j >= W ? load(mask + j) : load_part(mask + j, n - j),
-                               set1(LOG2_E), load(x + j)));
-    if (tail)
-        store(x + n - tail, pick(lane_index() < set1_i((int32_t)tail), load(x + n - tail),
-                                 set1(-__builtin_inff())));
-    for (int64_t j = 0; j < n; j += W)
-        top[j / W & 1] = max(top[j / W & 1], load(x + j));
-    float high = lanes_max(max(top[0], top[1]));
-    high = high > *m ? high : *m;
-    float base = high == -__builtin_inff() ? 0.0f : high;
-    *shrink = exp2_of(set1(*m - base))[0];
-    *m = high;
-    vf sum[2] = {{0}, {0}};
-    for (int64_t j = 0; j < n; j += W) {
-        vf w = exp2_of(load(x + j) - base);
-        sum[j / W & 1] += w;
-        prepare_vector(dtype, w, j, (char *)x);
+            store(x + j, fmadd(load_up_to(mask + j, n - j), set1(LOG2_E), load(x + j)));
+    const int64_t end = up_to(n, NR);
+    for (int64_t j = n / W * W; j < end; j += W)
+        store(x + j, pick(lane_index() < set1_i((int32_t)(n - j)), load(x + j), nothing));
+    vf top = nothing, top1 = nothing;
+    for (int64_t j = 0; j < end; j += NR) {
+        top = max(top, load(x + j));
+        top1 = max(top1, load(x + j + W));
     }
-    *l = *l * *shrink + lanes_sum(sum[0] + sum[1]);
+    const float old = *m, most = lanes_max(max(top, top1)), high = most > old ? most : old;
+    const float base = high == -__builtin_inff() ? 0.0f : high;
+    vf sum = {0}, sum1 = {0};
+    for (int64_t j = 0; j < end; j += NR) {
+        vf w = exp2_in_range(max(lowest, load(x + j) - base)),
+           w1 = exp2_in_range(max(lowest, load(x + j + W) - base));
+        sum += w;
+        sum1 += w1;
+        prepare_vector(dtype, w, j, (char *)x);
+        prepare_vector(dtype, w1, j + W, (char *)x);
+    }
+    float shrink = 1.0f;
+    if (high != old)
+        shrink = old == -__builtin_inff() ? 0.0f : exp2_of(set1(old - high))[0];
+    *m = high;
+    *l = *l * shrink + lanes_sum(sum + sum1);
+    return shrink;
 }
 
 static void attention(const saw_attend *p)
@@ -69,7 +77,7 @@ static void attention(const saw_attend *p)
     const int64_t keys = up_to(up_to(p->n_k, key_parts) / key_parts, NR);
     const int64_t parts = up_to(p->n_q, QUERIES) / QUERIES;
     char *scores = p->scratch, *queries = scores + QUERIES * BLOCK_BYTES;
-    float m[QUERIES], l[QUERIES], inverse[QUERIES];
+    float m[QUERIES], l[QUERIES], shrink[QUERIES], inverse[QUERIES];
     for (int64_t part = 0; part < parts; part++) {
         int64_t row = even_split(p->n_q, parts, part),
                 rows = even_split(p->n_q, parts, part + 1) - row;
@@ -100,17 +108,17 @@ static void attention(const saw_attend *p)
                 sweep(p->dtype, t, rows, up_to(count, NR), (ending){NULL, SAW_ACT_NONE});
             }
             for (int64_t i = 0; i < rows; i++) {
-                float shrink;
-                weigh(p->dtype, (float *)(scores + i * BLOCK_BYTES), count,
-                      p->mask ? p->mask + (row + i) * p->mask_stride + k0 : NULL, m + i, l + i,
-                      &shrink);
-                if (last) {
-                    inverse[i] = l[i] > 0.0f || l[i] != l[i] ? 1.0f / l[i] : 0.0f;
-                    shrink *= inverse[i];
-                }
-                if (k0 > 0)
-                    scale(o + i * p->o_stride, shrink, o + i * p->o_stride, p->d_v);
+                float *x = (float *)(scores + i * BLOCK_BYTES);
+                const float *mask = p->mask ? p->mask + (row + i) * p->mask_stride + k0 : NULL;
+                shrink[i] = p->dtype == SAW_F32 ? weigh(SAW_F32, x, count, mask, m + i, l + i)
+                                                : weigh(SAW_BF16, x, count, mask, m + i, l + i);
             }
+            for (int64_t i = 0; last && i < rows; i++) {
+                inverse[i] = m[i] == -__builtin_inff() ? 0.0f : 1.0f / l[i];
+                shrink[i] *= inverse[i];
+            }
+            for (int64_t i = 0; k0 > 0 && i < rows; i++)
+                scale(o + i * p->o_stride, shrink[i], o + i * p->o_stride, p->d_v);
             tile t = {.a = scores,
                       .b = v_packed + (size_t)(k0 / how.group) * NR * 4,
                       .b_stride = panel_bytes(p->dtype, p->n_k),

@@ -71,40 +71,41 @@ static size_t pack_bytes(saw_dtype dtype, int64_t n, int64_t k)
     return (size_t)up_to((int64_t)pack_offset(dtype, up_to(n, NR), k), 64);
 }
 
-static void transpose4(const float *x, ptrdiff_t stride, float *y)
+/** Four k of four columns, column n at x[n], to y[k * NR + n]. */
+INLINE void transpose4(const float *const x[4], int64_t k, float *y)
 {
-    v4 a = *(const v4_any *)x, b = *(const v4_any *)(x + stride);
-    v4 c = *(const v4_any *)(x + 2 * stride), d = *(const v4_any *)(x + 3 * stride);
-    v4 ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5),
-       ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    v4 cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5),
-       cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    *(v4_any *)y = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
-    *(v4_any *)(y + NR) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
-    *(v4_any *)(y + 2 * NR) = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5);
-    *(v4_any *)(y + 3 * NR) = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
+    v4 a = *(const v4_any *)(x[0] + k), b = *(const v4_any *)(x[1] + k);
+    v4 c = *(const v4_any *)(x[2] + k), d = *(const v4_any *)(x[3] + k);
+    v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+       ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    v4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+       cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(v4_any *)y = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    *(v4_any *)(y + NR) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    *(v4_any *)(y + 2 * NR) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+    *(v4_any *)(y + 3 * NR) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
 }
 
-/** y[k][NR] = the transposed piece of at most NR columns; missing columns are zeros. */
+/** y[k][NR] = at most NR columns of depth k; where there are none, copies of the last, or zeros. */
 static void load_panel(const float *w, ptrdiff_t n_stride, ptrdiff_t k_stride, int64_t columns,
                        int64_t k, float *restrict y)
 {
-    int64_t n4 = k_stride == 1 ? columns / 4 * 4 : 0, k4 = k / 4 * 4;
-    for (int64_t n = 0; n < n4; n += 4) {
-        for (int64_t i = 0; i < k4; i += 4)
-            transpose4(w + n * n_stride + i, n_stride, y + i * NR + n);
-        for (int64_t i = k4; i < k; i++)
-            for (int64_t j = n; j < n + 4; j++)
-                y[i * NR + j] = w[j * n_stride + i];
-    }
-    for (int64_t i = 0; i < k; i++, y += NR, w += k_stride) {
-        if (n_stride == 1 && columns == NR) {
+    if (n_stride == 1) {
+        for (int64_t i = 0; i < k; i++, y += NR, w += k_stride)
             for (int j = 0; j < NR; j += W)
-                store(y + j, load(w + j));
-            continue;
-        }
-        for (int64_t n = n4; n < NR; n++)
-            y[n] = n < columns ? w[n * n_stride] : 0.0f;
+                store(y + j, columns > j ? load_up_to(w + j, columns - j) : (vf){0});
+        return;
+    }
+    for (int64_t n = 0; n < NR; n += 4) {
+        const float *x[4];
+        for (int q = 0; q < 4; q++)
+            x[q] = w + (n + q < columns ? n + q : columns - 1) * n_stride;
+        int64_t i = 0;
+        for (; k_stride == 1 && i + 4 <= k; i += 4)
+            transpose4(x, i, y + i * NR + n);
+        for (; i < k; i++)
+            for (int q = 0; q < 4; q++)
+                y[i * NR + n + q] = x[q][i * k_stride];
     }
 }
 
@@ -226,25 +227,41 @@ INLINE void tile_store(const tile *t, int m, int v, vf *acc, const float *scale)
         store(c + i / v * c_stride + i % v * W, acc[i]);
 }
 
+/* The steps of one k: row by row, with the vectors of B in registers, or, with several panels,
+ * vector by vector, with the elements of A in registers. */
+#define EACH_STEP(m, v, panels, i, j)                                                              \
+    foreach (e_, (m) * (v))                                                                        \
+        for (int i = (panels) > 1 ? e_ % (m) : e_ / (v), j = (panels) > 1 ? e_ / (m) : e_ % (v),   \
+                 once_ = 1;                                                                        \
+             once_; once_ = 0)
+
+/** Vector j of the panels at b. */
+INLINE vi panel_vector(const tile *t, const char *b, int j)
+{
+    return load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
+}
+
 INLINE void tile_f32(const tile *t, int m, int panels)
 {
     const int v = panels * NV;
     vf acc[MR * NV];
     foreach (i, m * v)
         acc[i] = (vf){0};
-    const float *a = (const float *)t->a;
-    const char *b = t->b;
-    for (int64_t n = t->groups; n > 0; n--, a++, b += 4 * NR) {
-        vf x[PANELS_AT_ONCE * NV];
-        foreach (j, v)
-            x[j] = load((const float *)(b + (size_t)(j / NV) * t->b_stride) + j % NV * W);
-        foreach (i, m) {
-            vf y = set1(a[i * (BLOCK_BYTES / 4)]);
-            foreach (j, v)
-                acc[i * v + j] = fmadd(y, x[j], acc[i * v + j]);
-        }
-    }
+    const char *a = t->a, *b = t->b;
+    for (int64_t n = t->groups; n > 0; n--, a += 4, b += 4 * NR)
+        EACH_STEP(m, v, panels, i, j)
+    acc[i * v + j] = fmadd(set1(*(const float *)(a + i * BLOCK_BYTES)), (vf)panel_vector(t, b, j),
+                           acc[i * v + j]);
     tile_store(t, m, v, acc, t->row_scale);
+}
+
+/** half 0 and 1: the even and the odd k as float32. Dot products take both at once. */
+INLINE void step_bf16(vf *sum, vi a, vi b, int half)
+{
+    if (DOT_PRODUCTS)
+        *sum = dot_bf16(*sum, a, b);
+    else
+        fmadd_here(sum, (vf)a, (vf)(half ? b & (int32_t)0xffff0000 : b << 16));
 }
 
 INLINE void tile_bf16(const tile *t, int m, int panels)
@@ -255,28 +272,20 @@ INLINE void tile_bf16(const tile *t, int m, int panels)
         acc[i] = (vf){0};
     const char *a = t->a, *b = t->b;
     for (int64_t n = t->groups; n > 0; n--, a += DOT_PRODUCTS ? 4 : 8, b += 4 * NR)
-        foreach (half, DOT_PRODUCTS ? 1 : 2) {
-            vi x[PANELS_AT_ONCE * NV];
-            foreach (j, v) {
-                x[j] = load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
-                if (!DOT_PRODUCTS && half) { /* not by a mask, which would take a register */
-                    x[j] >>= 16;
-                    PIN(x[j]);
-                }
-                if (!DOT_PRODUCTS)
-                    x[j] <<= 16;
-            }
-            foreach (i, m) {
-                vi y = set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[half]);
-                foreach (j, v) {
-                    if (DOT_PRODUCTS)
-                        acc[i * v + j] = dot_bf16(acc[i * v + j], y, x[j]);
-                    else
-                        fmadd_here(&acc[i * v + j], (vf)y, (vf)x[j]);
-                }
-            }
-        }
+        foreach (half, DOT_PRODUCTS ? 1 : 2)
+            EACH_STEP(m, v, panels, i, j)
+    step_bf16(&acc[i * v + j], set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[half]),
+              panel_vector(t, b, j), half);
     tile_store(t, m, v, acc, t->row_scale);
+}
+
+/** half 0 and 1: the even and the odd bytes as int16. Dot products take all four at once. */
+INLINE void step_s8(vi *sum, vi a, vi b, int half)
+{
+    if (DOT_PRODUCTS)
+        *sum = dot_u8s8(*sum, a, b);
+    else
+        madd_here(sum, (vi16)a, half ? (vi16)b >> 8 : ((vi16)b << 8) >> 8);
 }
 
 INLINE void tile_s8(const tile *t, int m, int panels)
@@ -284,32 +293,17 @@ INLINE void tile_s8(const tile *t, int m, int panels)
     const int v = panels * NV;
     vi acc[MR * NV];
     foreach (i, m * v)
-        acc[i] =
-            load_i((const char *)t->first + (size_t)(i % v / NV) * t->b_stride + i % NV * W * 4);
+        acc[i] = panel_vector(t, (const char *)t->first, i % v);
     const char *a = t->a, *b = t->b;
     for (int64_t n = t->groups; n > 0; n--, a += DOT_PRODUCTS ? 4 : 8, b += 4 * NR)
-        foreach (half, DOT_PRODUCTS ? 1 : 2) {
-            vi x[PANELS_AT_ONCE * NV];
-            foreach (j, v) {
-                x[j] = load_i(b + (size_t)(j / NV) * t->b_stride + j % NV * W * 4);
-                if (!DOT_PRODUCTS)
-                    x[j] = (vi)(half ? (vi16)x[j] >> 8 : ((vi16)x[j] << 8) >> 8);
-            }
-            foreach (i, m) {
-                vi y = set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[half]);
-                foreach (j, v) {
-                    if (DOT_PRODUCTS)
-                        acc[i * v + j] = dot_u8s8(acc[i * v + j], y, x[j]);
-                    else
-                        madd_here(&acc[i * v + j], (vi16)y, (vi16)x[j]);
-                }
-            }
-        }
+        foreach (half, DOT_PRODUCTS ? 1 : 2)
+            EACH_STEP(m, v, panels, i, j)
+    step_s8(&acc[i * v + j], set1_i(((const i32_any *)(a + i * BLOCK_BYTES))[half]),
+            panel_vector(t, b, j), half);
     vf sums[MR * NV];
-    foreach (i, m * v) {
-        vf scale = load((const float *)(t->head + (size_t)(i % v / NV) * t->b_stride) + i % NV * W);
-        sums[i] = __builtin_convertvector(acc[i], vf) * (scale * t->row_scale[i / v]);
-    }
+    foreach (i, m * v)
+        sums[i] = __builtin_convertvector(acc[i], vf) *
+                  ((vf)panel_vector(t, t->head, i % v) * t->row_scale[i / v]);
     tile_store(t, m, v, sums, NULL);
 }
 
@@ -432,15 +426,15 @@ static void sweep(saw_dtype dtype, tile t, int64_t m, int64_t n, ending end)
     tile_fn *const *wide_tiles = dtype == SAW_F32    ? f32_wide_tiles
                                  : dtype == SAW_BF16 ? bf16_wide_tiles
                                                      : s8_wide_tiles;
-    int64_t parts = up_to(m, MR) / MR;
+    const int64_t parts = up_to(m, MR) / MR, each = parts ? m / parts : 0,
+                  larger = m - each * parts;
     for (int64_t j = 0, columns; j < n; j += columns) {
         int wide = m <= 3 ? panels_for((int)m) : 1;
         if (wide * NR > n - j)
             wide = 1;
         columns = n - j < wide * NR ? n - j : wide * NR;
-        for (int64_t i = 0; i < parts; i++) {
-            int64_t row = even_split(m, parts, i);
-            int rows = (int)(even_split(m, parts, i + 1) - row);
+        for (int64_t row = 0, rows, i = 0; i < parts; i++, row += rows) {
+            rows = each + (i < larger);
             tile x = t;
             x.a += row * BLOCK_BYTES;
             x.c += row * t.c_stride;
@@ -448,11 +442,11 @@ static void sweep(saw_dtype dtype, tile t, int64_t m, int64_t n, ending end)
             x.row_scale = t.row_scale ? t.row_scale + row : NULL;
             tile_fn *run = wide > 1 ? wide_tiles[rows] : tiles[rows];
             if (columns < NR)
-                run_edge(run, x, rows, columns);
+                run_edge(run, x, (int)rows, columns);
             else
                 run(&x);
             if (end.bias || end.act)
-                finish(end.act, end.bias, x.c, x.c_stride, rows, columns);
+                finish(end.act, end.bias, x.c, x.c_stride, (int)rows, columns);
         }
         t.b += (size_t)wide * t.b_stride;
         t.c += columns;
@@ -484,12 +478,24 @@ INLINE void prepare_vector(saw_dtype dtype, vf v, int64_t i, char *row)
         *(half_i16_any *)(row + 2 * i) = __builtin_convertvector(round_to_int(v), half_i16);
 }
 
+INLINE void prepare_row_as(saw_dtype dtype, const float *x, float factor, int64_t k, char *row)
+{
+    int64_t i = 0;
+    for (; i + W <= k; i += W)
+        prepare_vector(dtype, load(x + i) * factor, i, row);
+    if (i < k)
+        prepare_vector(dtype, load_part(x + i, k - i) * factor, i, row);
+}
+
 /** One row of a block of A: x * factor, zeros up to a whole vector. */
 static void prepare_row(saw_dtype dtype, const float *x, float factor, int64_t k, char *row)
 {
-    for (int64_t i = 0; i < k; i += W)
-        prepare_vector(dtype, (k - i >= W ? load(x + i) : load_part(x + i, k - i)) * factor, i,
-                       row);
+    if (dtype == SAW_F32)
+        prepare_row_as(SAW_F32, x, factor, k, row);
+    else if (dtype == SAW_BF16)
+        prepare_row_as(SAW_BF16, x, factor, k, row);
+    else
+        prepare_row_as(SAW_I8, x, factor, k, row);
 }
 
 static void gemm(const saw_gemm *p)

@@ -17,17 +17,35 @@ INLINE vf times_power_of_two(vf v, vf n_plus_rounder)
     return (vf)((vi)v + ((vi)n_plus_rounder << 23));
 }
 
+/* Long polynomials go in pairs of terms, so that few steps wait for the one before. */
+INLINE vf pair(float c0, float c1, vf x)
+{
+    return fmadd(set1(c1), x, set1(c0));
+}
+
+/** 2^r for |r| <= 1/2. */
+INLINE vf exp2_polynomial(vf r)
+{
+    vf p = fmadd(set1(1.32647271e-3f), r, set1(9.67151264e-3f));
+    p = fmadd(p, r, set1(5.55073374e-2f));
+    p = fmadd(p, r, set1(2.40222421e-1f));
+    p = fmadd(p, r, set1(6.93146978e-1f));
+    return fmadd(p, r, set1(1.0f));
+}
+
 /** 2^x, relative error below 2e-7; 0 below 2^-126, infinity from 2^128. */
 INLINE vf exp2_of(vf x)
 {
     vf t = min(set1(128.0f), max(set1(-127.0f), x));
     vf n = t + ROUNDER, r = t - (n - ROUNDER);
-    vf p = fmadd(set1(1.32647271e-3f), r, set1(9.67151264e-3f));
-    p = fmadd(p, r, set1(5.55073374e-2f));
-    p = fmadd(p, r, set1(2.40222421e-1f));
-    p = fmadd(p, r, set1(6.93146978e-1f));
-    p = fmadd(p, r, set1(1.0f));
-    return zero_below(times_power_of_two(p, n), x, -126.0f);
+    return zero_below(times_power_of_two(exp2_polynomial(r), n), x, -126.0f);
+}
+
+/** 2^x for x in [-126, 0], relative error below 2e-7. */
+INLINE vf exp2_in_range(vf x)
+{
+    vf n = x + ROUNDER, r = x - (n - ROUNDER);
+    return times_power_of_two(exp2_polynomial(r), n);
 }
 
 /** e^x, relative error below 2e-7. n in units of ln 2, which is split in two so that r is exact. */
@@ -37,12 +55,10 @@ INLINE vf exp_of(vf x)
     vf n = fmadd(t, set1(LOG2_E), set1(ROUNDER)), k = n - ROUNDER;
     vf r = fmadd(k, set1(-0.693359375f), t);
     r = fmadd(k, set1(2.12194440e-4f), r);
-    vf p = fmadd(set1(1.38146131e-3f), r, set1(8.36870983e-3f));
-    p = fmadd(p, r, set1(4.16683874e-2f));
-    p = fmadd(p, r, set1(1.66665207e-1f));
-    p = fmadd(p, r, set1(4.99999935e-1f));
-    p = fmadd(p, r, set1(1.0f));
-    p = fmadd(p, r, set1(1.0f));
+    vf r2 = r * r;
+    vf p = fmadd(set1(1.38146131e-3f), r2, pair(4.16683874e-2f, 8.36870983e-3f, r));
+    p = fmadd(p, r2, pair(4.99999935e-1f, 1.66665207e-1f, r));
+    p = fmadd(p, r2, r + 1.0f);
     vf over = (vf)((vi)set1(__builtin_inff()) & (x > set1(88.7228317f)));
     return zero_below(times_power_of_two(p, n), x, -87.3365448f) + over;
 }
@@ -53,27 +69,25 @@ INLINE vf expm1_of(vf x)
     vf n = fmadd(x, set1(LOG2_E), set1(ROUNDER)), k = n - ROUNDER;
     vf r = fmadd(k, set1(-0.693359375f), x);
     r = fmadd(k, set1(2.12194440e-4f), r);
-    vf p = fmadd(set1(1.38825227e-3f), r, set1(8.36651394e-3f));
-    p = fmadd(p, r, set1(4.16671996e-2f));
-    p = fmadd(p, r, set1(1.66665437e-1f));
-    p = fmadd(p, r, set1(4.99999982e-1f));
+    vf r2 = r * r;
+    vf p = fmadd(set1(1.38825227e-3f), r2, pair(4.16671996e-2f, 8.36651394e-3f, r));
+    p = fmadd(p, r2, pair(4.99999982e-1f, 1.66665437e-1f, r));
     vf power = times_power_of_two(set1(1.0f), n);
-    vf q = fmadd(p * r, r, r); /* e^r - 1 */
+    vf q = fmadd(p, r2, r); /* e^r - 1 */
     return fmadd(power, q, power - 1.0f);
 }
 
-/** x Phi(x) = max(x, 0) - |x|/2 erfc(|x|/sqrt 2), and erfc(a/sqrt 2) = 2^-P(a). */
+/** x Phi(x) = max(x, 0) - |x| erfc(|x|/sqrt 2)/2, and erfc(a/sqrt 2) = 2^-P(a), P(10) < 125;
+ * absolute error 1e-7. */
 INLINE vf gelu_of(vf x)
 {
-    vf a = min(set1(12.0f), absolute(x));
-    vf p = fmadd(set1(2.66530643e-6f), a, set1(-3.73380365e-5f));
-    p = fmadd(p, a, set1(1.76420242e-4f));
-    p = fmadd(p, a, set1(1.60794086e-4f));
-    p = fmadd(p, a, set1(-7.09520395e-3f));
-    p = fmadd(p, a, set1(5.25188929e-2f));
-    p = fmadd(p, a, set1(4.59200301e-1f));
-    p = fmadd(p, a, set1(1.15110621f));
-    return fmadd(a * -0.5f, exp2_of(p * -a), max(set1(0.0f), x));
+    vf a = min(set1(10.0f), absolute(x)), a2 = a * a, a4 = a2 * a2, minus = -a;
+    vf low =
+        fmadd(pair(5.25188929e-2f, -7.09520395e-3f, a), a2, pair(1.15110621f, 4.59200301e-1f, a));
+    vf high = fmadd(pair(-3.73380365e-5f, 2.66530643e-6f, a), a2,
+                    pair(1.60794086e-4f, 1.76420242e-4f, a));
+    vf half_erfc = exp2_in_range(fmadd(fmadd(high, a4, low), minus, set1(-1.0f)));
+    return fmadd(minus, half_erfc, max(set1(0.0f), x));
 }
 
 INLINE vf sigmoid_of(vf x)

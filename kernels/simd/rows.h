@@ -67,15 +67,18 @@ static float sum_squares(const float *x, int64_t n)
 /** By the bits, which are in the order of the values, with NaN above all. */
 static float max_abs(const float *x, int64_t n)
 {
-    vi top[2] = {{0}, {0}};
-    for (int64_t i = 0; i < n; i += W) {
-        vi v = (vi)absolute(load_up_to(x + i, n - i)), *t = &top[i / W & 1];
-        *t = (vi)pick(v > *t, (vf)v, (vf)*t);
+    vi top = {0}, top1 = {0};
+    int64_t i = 0;
+    for (; i + 2 * W <= n; i += 2 * W) {
+        top = max_i(top, (vi)absolute(load(x + i)));
+        top1 = max_i(top1, (vi)absolute(load(x + i + W)));
     }
-    top[0] = (vi)pick(top[0] > top[1], (vf)top[0], (vf)top[1]);
+    for (; i < n; i += W)
+        top = max_i(top, (vi)absolute(load_up_to(x + i, n - i)));
+    top = max_i(top, top1);
     int32_t most = 0;
-    for (int i = 0; i < W; i++)
-        most = top[0][i] > most ? top[0][i] : most;
+    foreach (j, W)
+        most = top[j] > most ? top[j] : most;
     float y;
     memcpy(&y, &most, sizeof y);
     return y;

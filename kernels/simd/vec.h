@@ -73,6 +73,7 @@ typedef int16_t half_i16 __attribute__((vector_size(2 * W))); /* one to a lane *
 typedef uint16_t half_u16 __attribute__((vector_size(2 * W)));
 typedef uint8_t quarter_u8 __attribute__((vector_size(W)));
 typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t vi4 __attribute__((vector_size(16)));
 
 typedef float vf_any __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t vi_any __attribute__((vector_size(4 * W), aligned(4), may_alias));
@@ -186,6 +187,17 @@ INLINE vf max(vf a, vf b)
 #endif
 }
 
+INLINE vi max_i(vi a, vi b)
+{
+#if AVX512
+    return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#elif AVX2
+    return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#else
+    return (vi)pick(a > b, (vf)a, (vf)b);
+#endif
+}
+
 /** The smaller; b when either is NaN. */
 INLINE vf min(vf a, vf b)
 {
@@ -221,25 +233,48 @@ INLINE vf zero_below(vf v, vf x, float limit)
 #endif
 }
 
-/** Sum and maximum of the lanes by a fixed tree. */
-INLINE float lanes_sum(vf v)
+/** f over the lanes by a fixed tree: halves against halves. */
+INLINE float fold(vf v, v4 (*f)(v4, v4))
 {
-    float x[W];
-    store(x, v);
-    for (int step = W / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++)
-            x[i] += x[i + step];
-    return x[0];
+#if W == 16
+    typedef float v8 __attribute__((vector_size(32)));
+    v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+    v8 b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    v4 x =
+        f(f(__builtin_shufflevector(a, a, 0, 1, 2, 3), __builtin_shufflevector(b, b, 0, 1, 2, 3)),
+          f(__builtin_shufflevector(a, a, 4, 5, 6, 7), __builtin_shufflevector(b, b, 4, 5, 6, 7)));
+#elif W == 8
+    v4 x = f(__builtin_shufflevector(v, v, 0, 1, 2, 3), __builtin_shufflevector(v, v, 4, 5, 6, 7));
+#else
+    v4 x = v;
+#endif
+    x = f(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));
+    return f(x, __builtin_shufflevector(x, x, 1, 0, 3, 2))[0];
 }
 
+INLINE v4 sum4(v4 a, v4 b)
+{
+    return a + b;
+}
+
+INLINE v4 max4(v4 a, v4 b)
+{
+#if SSE2 || AVX2 || AVX512
+    return (v4)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return (v4)(((vi4)a & (a > b)) | ((vi4)b & ~(a > b)));
+#endif
+}
+
+INLINE float lanes_sum(vf v)
+{
+    return fold(v, sum4);
+}
+
+/** Any lane when one is NaN. */
 INLINE float lanes_max(vf v)
 {
-    float x[W];
-    store(x, v);
-    for (int step = W / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++)
-            x[i] = x[i] > x[i + step] ? x[i] : x[i + step];
-    return x[0];
+    return fold(v, max4);
 }
 
 /** (x1, x0, x3, x2, ...), (x0, x0, x2, x2, ...), (x1, x1, x3, x3, ...) */
