@@ -190,28 +190,56 @@ static saw_status choose_family(saw_context *ctx, const saw_config *config, cons
     return SAW_OK;
 }
 
-saw_status saw_model_configure(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
-                               saw_model_spec *out)
+static saw_status start_spec(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, saw_model_spec *out)
 {
     memset(out, 0, sizeof *out);
     saw_status status = choose_family(ctx, config, ck, &out->model);
     if (status)
         return status;
-    const saw_model *m = out->model;
-    out->options = saw_calloc(ctx, 1, m->options_bytes);
+    out->options = saw_calloc(ctx, 1, out->model->options_bytes);
     if (!out->options)
         return SAW_ERR_MEMORY;
-    m->defaults(out->options);
-    const saw_config *section = *m->section ? saw_config_get(config, m->section) : config;
-    out->from_config = section != NULL;
-    if (section)
-        status = read_options(ctx, section, m, out->options);
-    else if (ck)
-        status = m->infer(ctx, ck, out->options, &out->assumed);
-    else
-        status = saw_fail(ctx, SAW_ERR_FORMAT, "the configuration has no section %s", m->section);
+    out->model->defaults(out->options);
+    return SAW_OK;
+}
+
+static const saw_config *section_of(const saw_model *m, const saw_config *config)
+{
+    return *m->section ? saw_config_get(config, m->section) : config;
+}
+
+saw_status saw_model_configure(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
+                               saw_model_spec *out)
+{
+    saw_status status = start_spec(ctx, config, ck, out);
+    if (status)
+        return status;
+    const saw_config *section = section_of(out->model, config);
+    if (!section) {
+        saw_model_spec_close(ctx, out);
+        return ck ? saw_model_infer(ctx, config, ck, out)
+                  : saw_fail(ctx, SAW_ERR_FORMAT, "the configuration has no section for the model");
+    }
+    out->from_config = true;
+    status = read_options(ctx, section, out->model, out->options);
     if (!status)
-        status = m->finish(ctx, section ? config : NULL, ck, out->options);
+        status = out->model->finish(ctx, config, ck, out->options);
+    if (status)
+        saw_model_spec_close(ctx, out);
+    return status;
+}
+
+saw_status saw_model_infer(saw_context *ctx, const saw_config *settings, const saw_checkpoint *ck, saw_model_spec *out)
+{
+    saw_status status = start_spec(ctx, settings, ck, out);
+    if (status)
+        return status;
+    const saw_model *m = out->model;
+    status = m->infer(ctx, ck, out->options, &out->assumed);
+    if (!status && section_of(m, settings))
+        status = read_options(ctx, section_of(m, settings), m, out->options);
+    if (!status)
+        status = m->finish(ctx, NULL, ck, out->options);
     if (status)
         saw_model_spec_close(ctx, out);
     return status;

@@ -90,6 +90,9 @@ typedef struct saw_model_spec {
 /** From a config and, for what it leaves open, a checkpoint; either may be NULL. */
 saw_status saw_model_configure(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
                                saw_model_spec *out);
+/** The same without a config, where `settings` (a tree of a few entries, laid out like a config; NULL: none) goes before
+ * what was inferred. */
+saw_status saw_model_infer(saw_context *ctx, const saw_config *settings, const saw_checkpoint *ck, saw_model_spec *out);
 void saw_model_spec_close(saw_context *ctx, saw_model_spec *spec);
 static inline const saw_model_common *saw_model_common_of(const saw_model_spec *spec)
 {

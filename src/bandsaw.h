@@ -78,6 +78,8 @@ typedef enum saw_precision {
 
 typedef struct saw_separator_options {
     const char *config; /* path of a YAML or JSON configuration; NULL: the one beside the checkpoint, else inferred */
+    const char *const *settings; /* "key.path=value" that go before the configuration; NULL: none */
+    int n_settings;
     saw_precision precision;
     const char *device; /* "cpu", NULL: the best there is */
 } saw_separator_options;

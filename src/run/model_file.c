@@ -39,6 +39,54 @@ saw_status saw_model_file_config(saw_context *ctx, const saw_checkpoint *ck, con
     return *config_path ? saw_config_load(ctx, *config_path, out) : SAW_OK;
 }
 
+/* Copy the entries of a map, and put the value at a path of keys. */
+static saw_status copy_with(saw_context *ctx, saw_config *to, const saw_config *from, const char *path,
+                            const saw_config *value)
+{
+    size_t head = strcspn(path, ".");
+    char *key = saw_strndup(ctx, path, head);
+    saw_status status = key ? SAW_OK : SAW_ERR_MEMORY;
+    for (int i = 0; i < saw_config_size(from) && !status; i++)
+        if (strcmp(saw_config_key(from, i), key))
+            status = saw_config_put_copy(to, saw_config_key(from, i), saw_config_at(from, i));
+    if (!status && path[head]) {
+        saw_config *inner = saw_config_put_map(to, key);
+        status = inner ? copy_with(ctx, inner, saw_config_get(from, key), path + head + 1, value) : SAW_ERR_MEMORY;
+    } else if (!status) {
+        status = saw_config_put_copy(to, key, value);
+    }
+    saw_free(ctx, key);
+    return status;
+}
+
+saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base, const char *const *settings, int n,
+                                saw_config **out)
+{
+    *out = NULL;
+    for (int i = 0; i < n; i++) {
+        const char *equals = strchr(settings[i], '=');
+        if (!equals || equals == settings[i])
+            return saw_fail(ctx, SAW_ERR_ARGUMENT, "the setting %s is not of the form KEY=VALUE, as model.stft_hop_length=512",
+                            settings[i]);
+        saw_config *value = NULL, *next = saw_config_new(ctx);
+        char *path = saw_strndup(ctx, settings[i], (size_t)(equals - settings[i]));
+        saw_status status = next && path ? SAW_OK : SAW_ERR_MEMORY;
+        if (!status)
+            status = saw_config_parse_yaml(ctx, settings[i], equals + 1, strlen(equals + 1), &value);
+        if (!status)
+            status = copy_with(ctx, next, *out ? *out : base, path, value);
+        saw_free(ctx, path);
+        saw_config_free(value);
+        saw_config_free(*out);
+        *out = status ? NULL : next;
+        if (status) {
+            saw_config_free(next);
+            return status;
+        }
+    }
+    return SAW_OK;
+}
+
 bool saw_model_file_is_extra(const char *name)
 {
     size_t n = strlen(name);

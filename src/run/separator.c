@@ -169,8 +169,16 @@ saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_sepa
     saw_status status = s->path ? saw_checkpoint_open(ctx, path, &s->checkpoint) : SAW_ERR_MEMORY;
     if (!status)
         status = saw_model_file_config(ctx, s->checkpoint, path, o.config, &config, &s->config_path);
+    bool configured = config != NULL;
+    if (!status && o.n_settings) {
+        saw_config *merged;
+        status = saw_model_file_merge(ctx, config, o.settings, o.n_settings, &merged);
+        saw_config_free(config);
+        config = merged;
+    }
     if (!status) {
-        status = saw_model_configure(ctx, config, s->checkpoint, &s->spec);
+        status = configured ? saw_model_configure(ctx, config, s->checkpoint, &s->spec)
+                               : saw_model_infer(ctx, config, s->checkpoint, &s->spec);
         if (status)
             status = saw_fail_in(ctx, status, s->config_path ? s->config_path : path);
     }
