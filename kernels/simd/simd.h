@@ -28,7 +28,7 @@ typedef enum saw_act {
 } saw_act;
 
 enum {
-    SAW_GEMM_SCRATCH_BYTES = 120 * (1536 + 4) + 8192, /* scratch of any saw_gemm, 64-byte aligned */
+    SAW_GEMM_SCRATCH_BYTES = 120 * (1536 + 4), /* scratch of any saw_gemm, 64-byte aligned */
     SAW_S8_DEPTH =
         768 /* int8 sums are exact int32 over this many k; float32 joins the pieces in rising k */
 };

@@ -11,6 +11,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(SAW_LANES) /* a width wider than the machine's, for the tests */
@@ -25,6 +27,8 @@
 #define W 4
 #if defined(__SSE2__)
 #define SSE2 1
+#elif defined(__aarch64__)
+#define NEON 1
 #endif
 #endif
 
@@ -161,8 +165,8 @@ INLINE vf fmadd(vf a, vf b, vf c)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif AVX2
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
-    return (vf)__builtin_aarch64_fmav4sf(a, b, c);
+#elif NEON
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
     return a * b + c;
 #endif
