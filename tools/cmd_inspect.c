@@ -167,11 +167,12 @@ static saw_status plan_at(saw_context *ctx, const char *path, const options *o,
     return status;
 }
 
-static void print_model(const saw_separator *s, const options *o, const size_t *bytes, double flops)
+static void print_model(saw_context *ctx, const saw_separator *s, const options *o,
+                        const size_t *bytes, double flops)
 {
     const saw_separator_info *info = saw_separator_get_info(s);
     const saw_model_spec *spec = saw_separator_spec(s);
-    saw_buffer text = {0};
+    saw_buffer text = {.ctx = ctx};
     spec->model->describe(spec->options, &text);
     int64_t chunk = o->chunk_s > 0 ? (int64_t)(o->chunk_s * info->rate_hz) : info->chunk_samples;
     double chunk_s = (double)chunk / info->rate_hz;
@@ -205,11 +206,12 @@ static void print_model(const saw_separator *s, const options *o, const size_t *
     saw_buffer_free(&text);
 }
 
-static void json_model(const saw_separator *s, const size_t *bytes, double flops, json_t *json)
+static void json_model(saw_context *ctx, const saw_separator *s, const size_t *bytes, double flops,
+                       json_t *json)
 {
     const saw_separator_info *info = saw_separator_get_info(s);
     const saw_model_spec *spec = saw_separator_spec(s);
-    saw_buffer text = {0};
+    saw_buffer text = {.ctx = ctx};
     spec->model->describe(spec->options, &text);
     json_t *stems = json_array(), *assumed = json_array();
     for (int i = 0; i < info->stems; i++)
@@ -251,12 +253,12 @@ static saw_status inspect_model(saw_context *ctx, const char *path, const option
     if (!status) {
         double flops = saw_program_flops(plans[0]);
         if (json)
-            json_model(s, bytes, flops, json);
+            json_model(ctx, s, bytes, flops, json);
         else
-            print_model(s, o, bytes, flops);
+            print_model(ctx, s, o, bytes, flops);
     }
     if (!status && o->plan) {
-        saw_buffer listing = {0};
+        saw_buffer listing = {.ctx = ctx};
         saw_program_list(plans[0], &listing);
         if (json)
             json_object_set_new(json, "plan", cli_json_text(listing.data ? listing.data : ""));

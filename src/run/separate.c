@@ -599,32 +599,56 @@ static void close_buffers(saw_job *job)
     }
 }
 
-/* Create all outputs, and their folders; made[i]: the folder of output i was not there before. */
-static saw_status open_writers(saw_job *job, const char *const *paths, bool *made)
+/* Folders of this path that are not there yet. */
+static int missing_folders(saw_context *ctx, const char *path)
+{
+    int missing = 0;
+    char *p = saw_strdup(ctx, path);
+    for (char *slash; p && (slash = strrchr(p, '/')) && slash > p && (*slash = 0, access(p, F_OK));)
+        missing++;
+    saw_free(ctx, p);
+    return missing;
+}
+
+/* Remove that many empty folders above a path. */
+static void remove_folders(saw_context *ctx, const char *path, int count)
+{
+    char *p = saw_strdup(ctx, path);
+    for (char *slash; p && count-- > 0 && (slash = strrchr(p, '/'));) {
+        *slash = 0;
+        rmdir(p);
+    }
+    saw_free(ctx, p);
+}
+
+static saw_status make_folder_of(saw_context *ctx, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash && slash > path ? saw_strndup(ctx, path, (size_t)(slash - path)) : NULL;
+    saw_status status = folder ? saw_make_folders(ctx, folder) : SAW_OK;
+    saw_free(ctx, folder);
+    return status;
+}
+
+/* Create all outputs and their folders; made[i]: how many of those of output i were not there. */
+static saw_status open_writers(saw_job *job, const char *const *paths, int *made)
 {
     const saw_audio_tags *tags = saw_audio_reader_tags(job->reader);
     saw_status status = SAW_OK;
     for (int i = 0; i < job->n_outputs && !status; i++) {
-        const char *slash = strrchr(paths[i], '/');
-        if (slash && slash > paths[i]) {
-            char *folder = saw_strndup(job->ctx, paths[i], (size_t)(slash - paths[i]));
-            if (!folder)
-                return SAW_ERR_MEMORY;
-            made[i] = access(folder, F_OK) != 0;
-            status = saw_make_folders(job->ctx, folder);
-            saw_free(job->ctx, folder);
-        }
-        if (!status) {
-            saw_remove_leftovers(job->ctx, paths[i]);
-            status = saw_audio_create(job->ctx, paths[i], &job->options.format, job->channels,
-                                      job->rate_hz, tags, &job->writers[i]);
-        }
+        made[i] = missing_folders(job->ctx, paths[i]);
+        status = make_folder_of(job->ctx, paths[i]);
+        if (status)
+            break;
+        saw_remove_leftovers(job->ctx, paths[i]);
+        status = saw_audio_create(job->ctx, paths[i], &job->options.format, job->channels,
+                                  job->rate_hz, tags, &job->writers[i]);
     }
     return status;
 }
 
 /* Let all outputs appear, or after a failure none. */
-static saw_status close_writers(saw_job *job, const char *const *paths, const bool *made,
+static saw_status close_writers(saw_job *job, const char *const *paths, const int *made,
                                 saw_status status, saw_job_report *report)
 {
     for (int i = 0; i < job->n_outputs && !status; i++) {
@@ -636,12 +660,9 @@ static saw_status close_writers(saw_job *job, const char *const *paths, const bo
     for (int i = 0; i < job->n_outputs; i++) {
         saw_audio_abort(job->writers[i]);
         job->writers[i] = NULL;
-        const char *slash = status && made[i] ? strrchr(paths[i], '/') : NULL;
-        char *folder = slash ? saw_strndup(job->ctx, paths[i], (size_t)(slash - paths[i])) : NULL;
-        if (folder)
-            rmdir(folder);
-        saw_free(job->ctx, folder);
     }
+    for (int i = job->n_outputs - 1; i >= 0 && status; i--)
+        remove_folders(job->ctx, paths[i], made[i]);
     return status;
 }
 
@@ -714,7 +735,7 @@ saw_status saw_job_run(saw_job *job, const char *input, const char *const *paths
 {
     double start = saw_seconds();
     saw_job_report r = {0};
-    bool made[MAX_OUTPUTS] = {false};
+    int made[MAX_OUTPUTS] = {0};
     int64_t total = -1;
     job->frames = job->emitted = 0;
     saw_status status = prepare(job, input, &total);
