@@ -15,14 +15,15 @@
 /** Row r of the present step of a walk, of tensor i. */
 #define SAW_ROW(type, w, i, r) ((type *)(w).data[i] + (r) * (w).stride[i])
 
+/* Size and stride of the last axis; 0 when the operand is absent. */
 static inline int64_t saw_last(const saw_tensor *t)
 {
-    return t->dims[t->ndim - 1];
+    return t->ndim ? t->dims[t->ndim - 1] : 0;
 }
 
 static inline int64_t saw_last_stride(const saw_tensor *t)
 {
-    return t->strides[t->ndim - 1];
+    return t->ndim ? t->strides[t->ndim - 1] : 0;
 }
 
 /** The view without axis `axis`: one element of it, to be stepped through by hand. */

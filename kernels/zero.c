@@ -35,7 +35,7 @@ const saw_op saw_op_zero = {
 
 saw_val saw_zero(saw_graph *g, saw_dims dims)
 {
-    return saw_record(g, &saw_op_zero, &dims, 0, NULL, 1);
+    return saw_record(g, &saw_op_zero, &dims, 0, &(saw_val){0}, 1);
 }
 
 #endif

@@ -56,6 +56,12 @@ static void test_views(void **state)
     for_all_cases(op_case_check_views);
 }
 
+static void test_in_place(void **state)
+{
+    (void)state;
+    for_all_cases(op_case_check_in_place);
+}
+
 /* ---- closed forms
  * -----------------------------------------------------------------------------------------------
  */
@@ -359,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_views),
+        cmocka_unit_test(test_in_place),
         cmocka_unit_test(test_unary_values),
         cmocka_unit_test(test_linear_values),
         cmocka_unit_test(test_rmsnorm_values),

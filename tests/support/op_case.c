@@ -185,6 +185,7 @@ typedef struct order {
     int axis;              /* cut along it when `piece` is not 0 */
     int64_t piece;         /* size of a piece; 0: whole */
     int64_t parts;         /* 0: 1 */
+    int on_input;          /* output 0 lies on input number on_input - 1; 0: apart from all */
     double *const *values; /* NULL: the subject's own */
 } order;
 
@@ -246,44 +247,44 @@ static int64_t extent_of(const subject *s, int axis)
     return n;
 }
 
+/* The matrices that the op packs its weight as, one after another; *block is what to free. */
 static saw_packed pack(const subject *s, const order *o, const saw_simd *simd, int i, void **block)
 {
+    const saw_op *op = s->e->op;
+    const double *w = (o->values ? o->values : s->values)[i];
     saw_dtype dtype = o->precision == SAW_PRECISION_BF16   ? SAW_BF16
                       : o->precision == SAW_PRECISION_INT8 ? SAW_I8
                                                            : SAW_F32;
-    const saw_op *op = s->e->op;
     saw_packed p = {.precision = o->precision, .rows = s->dims[i].d[0]};
     p.inner = saw_dims_count(&s->dims[i]) / p.rows;
-    float *dense = malloc((size_t)(p.rows * p.inner) * sizeof *dense);
-    for (int64_t j = 0; j < p.rows * p.inner; j++)
-        dense[j] = (float)(o->values ? o->values : s->values)[i][j];
-    *block = NULL;
     saw_pack_matrix m = {.rows = {1, p.rows},
                          .row_stride = {0, p.inner},
                          .inner = {1, 1, p.inner},
                          .inner_stride = {0, 0, 1}};
-    for (int64_t k = 0; op->matrix ? op->matrix(s->e->attr, k, &m) : k == 0; k++) {
+    *block = NULL;
+    for (int64_t number = 0; op->matrix ? op->matrix(s->e->attr, number, &m) : number == 0;
+         number++) {
         int64_t rows = m.rows[0] * m.rows[1], inner = m.inner[0] * m.inner[1] * m.inner[2];
-        size_t bytes = simd->pack_bytes(dtype, rows, inner);
-        char *all = aligned_alloc(64, p.bytes + bytes);
-        float *matrix = malloc((size_t)(rows * inner) * sizeof *matrix);
+        float *dense = malloc((size_t)(rows * inner) * sizeof *dense);
         for (int64_t j = 0; j < rows * inner; j++) {
-            int64_t n = j / inner, q = j % inner, far = q / m.inner[2];
-            matrix[j] =
-                dense[m.first + n / m.rows[1] * m.row_stride[0] + n % m.rows[1] * m.row_stride[1] +
-                      far / m.inner[1] * m.inner_stride[0] + far % m.inner[1] * m.inner_stride[1] +
-                      q % m.inner[2] * m.inner_stride[2]];
+            int64_t n = j / inner, k = j % inner;
+            dense[j] = (float)
+                w[m.first + n / m.rows[1] * m.row_stride[0] + n % m.rows[1] * m.row_stride[1] +
+                  k / (m.inner[1] * m.inner[2]) * m.inner_stride[0] +
+                  k / m.inner[2] % m.inner[1] * m.inner_stride[1] +
+                  k % m.inner[2] * m.inner_stride[2]];
         }
-        if (*block)
-            memcpy(all, *block, p.bytes);
-        simd->pack(dtype, matrix, inner, 1, 0, rows, inner, all + p.bytes);
-        free(matrix);
+        size_t bytes = simd->pack_bytes(dtype, rows, inner);
+        char *more = aligned_alloc(64, (p.bytes + bytes + 63) / 64 * 64);
+        if (p.bytes)
+            memcpy(more, *block, p.bytes);
         free(*block);
-        *block = all;
+        *block = more;
+        simd->pack(dtype, dense, inner, 1, 0, rows, inner, more + p.bytes);
         p.bytes += bytes;
+        free(dense);
     }
     p.data = *block;
-    free(dense);
     return p;
 }
 
@@ -346,6 +347,10 @@ static result run(const subject *s, const order *o)
             x[i].t.data = NULL;
         }
     }
+    if (o->on_input) {
+        free(x[n_in].block);
+        x[n_in] = x[o->on_input - 1];
+    }
     size_t state_bytes = op->state ? op->state(s->e->attr, s->n_in, s->dims) : 0;
     void *state = calloc(1, state_bytes + 1);
     int64_t extent = o->piece ? extent_of(s, o->axis) : 1, piece = o->piece ? o->piece : 1;
@@ -395,14 +400,16 @@ static result run(const subject *s, const order *o)
             free(scratch);
         }
     result r = {.n = n_out};
+    for (int i = 0; i < n_out; i++) {
+        operand *out = &x[n_in + i];
+        r.out[i] = out->t.data ? read_operand(out) : NULL;
+        r.count[i] = out->t.data ? saw_tensor_count(&out->t) : 0;
+        if (!guards_whole(out))
+            fail_msg("%s: writes beside output %d", s->k->name, i);
+    }
     for (int i = 0; i < n_in + n_out; i++) {
-        if (i >= n_in) {
-            r.out[i - n_in] = x[i].t.data ? read_operand(&x[i]) : NULL;
-            r.count[i - n_in] = x[i].t.data ? saw_tensor_count(&x[i].t) : 0;
-            if (!guards_whole(&x[i]))
-                fail_msg("%s: writes beside output %d", s->k->name, i - n_in);
-        }
-        free(x[i].block);
+        if (i != n_in || !o->on_input)
+            free(x[i].block);
         free(blocks[i]);
     }
     free(state);
@@ -629,6 +636,24 @@ void op_case_check_views(const op_case *k)
         }
         free_result(&apart);
         free_result(&dense);
+    }
+    close_subject(&s);
+}
+
+void op_case_check_in_place(const op_case *k)
+{
+    subject s = open_subject(k);
+    for (int i = 0; s.e->op->in_place && i < s.n_in; i++) {
+        if (!saw_dims_equal(&s.dims[i], &s.dims[s.n_in]))
+            continue;
+        for (machine on = CPU; on <= REF64; on++)
+            for (layout how = DENSE; how <= APART; how++) {
+                result apart = run(&s, &(order){.on = on, .how = how});
+                result on_input = run(&s, &(order){.on = on, .how = how, .on_input = i + 1});
+                expect_bits(&s, "output on an input", &on_input, &apart);
+                free_result(&on_input);
+                free_result(&apart);
+            }
     }
     close_subject(&s);
 }

@@ -56,6 +56,10 @@ void op_case_check_cuts(const op_case *k);
  * written; outputs are added to when asked. */
 void op_case_check_views(const op_case *k);
 
+/** An op that may work in place gives the same bits when it does, on any input of the output's
+ * dims. */
+void op_case_check_in_place(const op_case *k);
+
 /** Output 0 of the double reference on given inputs (whole, dense); the caller frees it. */
 double *op_forward64(saw_val (*record)(saw_graph *g, const saw_val *in), int n_in,
                      const saw_dims *dims, const double *const *in);
