@@ -202,6 +202,8 @@ typedef struct tile {
     const char *a, *b; /* b: the panel at this piece of depth */
     size_t b_stride;   /* bytes from a panel to the next */
     int64_t groups;    /* steps of the loop over k */
+    const char *next;  /* a part of the panel that follows, to be fetched meanwhile */
+    size_t next_step;  /* bytes of it for a step */
     float *c;
     ptrdiff_t c_stride;
     const float *add; /* NULL, or what is added: the bias (stride 0) or the sum so far */
@@ -247,11 +249,16 @@ INLINE void tile_f32(const tile *t, int m, int panels)
     vf acc[MR * NV];
     foreach (i, m * v)
         acc[i] = (vf){0};
-    const char *a = t->a, *b = t->b;
-    for (int64_t n = t->groups; n > 0; n--, a += 4, b += 4 * NR)
+    const char *a = t->a, *b = t->b, *next = t->next;
+    for (int64_t n = t->groups; n > 0; n--, a += 4, b += 4 * NR) {
+        if (panels == 1) {
+            __builtin_prefetch(next);
+            next += t->next_step;
+        }
         EACH_STEP(m, v, panels, i, j)
-    acc[i * v + j] = fmadd(set1(*(const float *)(a + i * BLOCK_BYTES)), (vf)panel_vector(t, b, j),
-                           acc[i * v + j]);
+        acc[i * v + j] = fmadd(set1(*(const float *)(a + i * BLOCK_BYTES)),
+                               (vf)panel_vector(t, b, j), acc[i * v + j]);
+    }
     tile_store(t, m, v, acc, t->row_scale);
 }
 
@@ -436,9 +443,11 @@ static void sweep(saw_dtype dtype, tile t, int64_t m, int64_t n, ending end)
         for (int64_t row = 0, rows, i = 0; i < parts; i++, row += rows) {
             rows = each + (i < larger);
             tile x = t;
+            x.next_step = (4 * NR + (size_t)parts - 1) / (size_t)parts;
             x.a += row * BLOCK_BYTES;
             x.c += row * t.c_stride;
             x.add = t.add ? t.add + row * t.add_stride : NULL;
+            x.next = t.b + wide * t.b_stride + (size_t)i * (size_t)t.groups * x.next_step;
             x.row_scale = t.row_scale ? t.row_scale + row : NULL;
             tile_fn *run = wide > 1 ? wide_tiles[rows] : tiles[rows];
             if (columns < NR)
