@@ -101,7 +101,8 @@ static int64_t row_length(int64_t features)
 
 static size_t scratch(const saw_call *c)
 {
-    return 2 * sizeof(float) * (size_t)row_length(saw_last(&c->in[X]));
+    bool forward = c->n_out == 1;
+    return forward ? 2 * sizeof(float) * (size_t)row_length(saw_last(&c->in[X])) : 0;
 }
 
 static double flops(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
