@@ -39,6 +39,7 @@ struct saw_graph {
     int depth;
     saw_val *names; /* open-addressing table of named values */
     int n_names, room_names;
+    const void *user;
 };
 
 saw_status saw_graph_open(saw_context *ctx, saw_graph **out)
@@ -86,6 +87,16 @@ saw_status saw_graph_status(const saw_graph *g)
 saw_context *saw_graph_context(saw_graph *g)
 {
     return g->ctx;
+}
+
+void saw_graph_set_user(saw_graph *g, const void *user)
+{
+    g->user = user;
+}
+
+const void *saw_graph_user(const saw_graph *g)
+{
+    return g->user;
 }
 
 saw_val saw_graph_fail(saw_graph *g, saw_status code, const char *fmt, ...)

@@ -58,6 +58,10 @@ void *saw_graph_copy(saw_graph *g, const void *bytes, size_t n);
  * when memory fails. */
 void saw_graph_own(saw_graph *g, void *object, void (*close)(void *object));
 
+/** One pointer for the floor above, that layers ask while they record. NULL at first. */
+void saw_graph_set_user(saw_graph *g, const void *user);
+const void *saw_graph_user(const saw_graph *g);
+
 /* ---- scopes and names ---------------------------------------------------------------------------------------- */
 
 enum { SAW_SCOPE_SHARED = 1 }; /* parameters may be named again in it */

@@ -59,7 +59,8 @@ static uint32_t operand_axes(const saw_program *p, int i, int k)
     const saw_entry *fe = e->backward ? saw_graph_entry(p->graph, e->forward) : e;
     saw_val fv = f < pe->n_in ? fe->in[f] : fe->out[f - pe->n_in];
     const saw_value *x = saw_graph_value(p->graph, fv);
-    if (x->dims.n == 0 || is_weight(p, fv))
+    /* A weight is whole to every tile, unless it is what the entry works on, as when weights are made of weights. */
+    if (x->dims.n == 0 || (is_weight(p, fv) && ((f > 0 && !e->op->axes) || x->dims.n != pe->in_dims[pe->n_in].n)))
         return 0;
     uint32_t all = SAW_LEADING(x->dims.n - 1);
     return e->op->axes ? e->op->axes(e->attr, pe->n_in, pe->in_dims, f) : all;

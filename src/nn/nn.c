@@ -1,5 +1,7 @@
 #include "nn/nn.h"
 
+#include "nn/adapter.h"
+
 #include <string.h>
 
 enum { MAX_BANDS = 1024 };
@@ -15,7 +17,24 @@ saw_val nn_linear(saw_graph *g, const char *name, saw_val x, int64_t out, bool b
 {
     saw_val w = named(g, name, "weight", SAW_DIMS(out, saw_dim(g, x, -1)), false);
     saw_val b = bias ? named(g, name, "bias", SAW_DIMS(out), false) : 0;
-    return saw_linear(g, x, w, b);
+    return nn_site(g, &(saw_site){.module = name}, x, &w, &b);
+}
+
+saw_val nn_conv(saw_graph *g, const char *name, saw_val x, int64_t out, int64_t size, const saw_conv_form *form,
+                bool transposed)
+{
+    int64_t in = saw_dim(g, x, -1);
+    saw_dims dims = transposed ? SAW_DIMS(in, out, size, size) : SAW_DIMS(out, in, size, size);
+    saw_val w = named(g, name, "weight", dims, false), b = named(g, name, "bias", SAW_DIMS(out), false);
+    return transposed ? saw_conv_transpose(g, x, w, b, form) : saw_conv(g, x, w, b, form);
+}
+
+saw_val nn_batch_norm(saw_graph *g, const char *name, saw_val x, double eps)
+{
+    saw_dims d = SAW_DIMS(saw_dim(g, x, -1));
+    saw_val weight = named(g, name, "weight", d, false), bias = named(g, name, "bias", d, false);
+    saw_val mean = named(g, name, "running_mean", d, true), var = named(g, name, "running_var", d, true);
+    return saw_batch_norm(g, x, weight, bias, mean, var, eps);
 }
 
 saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x)
@@ -67,7 +86,7 @@ saw_val nn_band_linear(saw_graph *g, const char *scope_format, saw_val x, int ba
     if (!band_params(g, scope_format, "weight", bands, out, uniform_out, in, in ? 0 : saw_dim(g, x, -1), w) ||
         !band_params(g, scope_format, "bias", bands, out, uniform_out, NULL, 0, b))
         return 0;
-    return saw_band_linear(g, x, bands, w, b, out != NULL);
+    return nn_site(g, &(saw_site){.module = scope_format, .bands = bands, .ragged = out != NULL}, x, w, b);
 }
 
 static void close_plan(void *plan)
