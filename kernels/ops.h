@@ -32,10 +32,11 @@ saw_val saw_mul(saw_graph *g, saw_val a, saw_val b);
 saw_val saw_prelu(saw_graph *g, saw_val x, saw_val slope);
 /** factor * x. */
 saw_val saw_scale(saw_graph *g, saw_val x, double factor);
-/** Mean of every `group` neighbours along a leading axis: [..., n, ..., D] -> [..., n / group, ..., D]. */
+/** Mean of every `group` neighbours along a leading axis: [..., n, ..., D] -> [..., n / group, ...,
+ * D]. */
 saw_val saw_mean(saw_graph *g, saw_val x, int axis, int64_t group);
-/** n values one after another on the last axis. On a leading axis a value may be shorter than the first by a whole factor:
- * each of its elements then serves so many neighbours. */
+/** n values one after another on the last axis. On a leading axis a value may be shorter than the
+ * first by a whole factor: each of its elements then serves so many neighbours. */
 saw_val saw_concat(saw_graph *g, int n, const saw_val *values);
 /** Complex product, (re, im) interleaved: a, b [..., 2m]. */
 saw_val saw_cmul(saw_graph *g, saw_val a, saw_val b);
@@ -109,8 +110,9 @@ saw_val saw_norm(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const sa
 saw_val saw_band_norm(saw_graph *g, saw_val x, int bands, const int64_t *widths,
                       const saw_val *weight, const saw_val *bias, const saw_norm_form *form);
 
-/** Everything but the batch brought to mean 0 and deviation 1: (x - mean) / (s + eps), s with Bessel's correction. x
- * [B, ..., n components]; `components` 2: complex numbers. *statistics [B, components + 1]: mean, s. */
+/** Everything but the batch brought to mean 0 and deviation 1: (x - mean) / (s + eps), s with
+ * Bessel's correction. x [B, ..., n components]; `components` 2: complex numbers. *statistics [B,
+ * components + 1]: mean, s. */
 saw_val saw_standardize(saw_graph *g, saw_val x, int components, double eps, saw_val *statistics);
 /** y s + mean. */
 saw_val saw_restore(saw_graph *g, saw_val y, saw_val statistics);
@@ -122,11 +124,12 @@ saw_val saw_restore(saw_graph *g, saw_val y, saw_val statistics);
 typedef struct saw_conv_form {
     int axis; /* of a kernel of one dimension: 1 or 2 */
     int64_t stride[2], dilation[2];
-    int64_t before[2], after[2]; /* zeros put around; transposed: what is cut off. May be negative */
+    int64_t before[2],
+        after[2]; /* zeros put around; transposed: what is cut off. May be negative */
     int64_t groups;
 } saw_conv_form;
-/** x [B,T,F,C] or [B,T,C], weight [C', C / groups, kT, kF] or [C', C / groups, k], bias [C'] or 0 ->
- * [B,T',F',C']. */
+/** x [B,T,F,C] or [B,T,C], weight [C', C / groups, kT, kF] or [C', C / groups, k], bias [C'] or 0
+ * -> [B,T',F',C']. */
 saw_val saw_conv(saw_graph *g, saw_val x, saw_val weight, saw_val bias, const saw_conv_form *form);
 /** Its adjoint: weight [C, C' / groups, kT, kF] or [C, C' / groups, k]. */
 saw_val saw_conv_transpose(saw_graph *g, saw_val x, saw_val weight, saw_val bias,
@@ -152,8 +155,10 @@ saw_val saw_gather(saw_graph *g, saw_val x, const int32_t *table, int64_t n);
 saw_val saw_scatter(saw_graph *g, saw_val x, const int32_t *table, int64_t size);
 /** |re + j im| of the pairs of x [..., 2m] -> [..., m]. */
 saw_val saw_magnitude(saw_graph *g, saw_val x);
-/** Share of estimate `which` in n (not negative, of the same dims): (e^power + eps / n) / (sum of all e^power + eps). */
-saw_val saw_ratio_mask(saw_graph *g, int n, const saw_val *estimates, int which, double power, double eps);
+/** Share of estimate `which` in n (not negative, of the same dims): (e^power + eps / n) / (sum of
+ * all e^power + eps). */
+saw_val saw_ratio_mask(saw_graph *g, int n, const saw_val *estimates, int which, double power,
+                       double eps);
 /** The numbers of each band of ragged x [B,T,R], [T, width] in memory, read as [width, T]. */
 saw_val saw_band_reinterpret(saw_graph *g, saw_val x, int bands, const int64_t *widths);
 /** Spectrum of audio [B,C,N] -> [B,T,K,C,2]. Borrows the plan, as long as programs of this graph
