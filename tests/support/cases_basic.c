@@ -158,6 +158,18 @@ static saw_val istft(saw_graph *g, const saw_val *in)
     return saw_istft_op(g, in[0], nn_stft_plan(g, &stft_options), 61);
 }
 
+static const saw_stft_options stream_options = {.n_fft = 24, .hop = 7};
+
+static saw_val stream_stft(saw_graph *g, const saw_val *in)
+{
+    return saw_stream_stft(g, in[0], nn_stft_plan(g, &stream_options));
+}
+
+static saw_val stream_istft(saw_graph *g, const saw_val *in)
+{
+    return saw_stream_istft(g, in[0], nn_stft_plan(g, &stream_options));
+}
+
 static saw_val l1_loss(saw_graph *g, const saw_val *in)
 {
     return saw_l1_loss(g, in[0], in[1], 2.5);
@@ -253,6 +265,12 @@ static const op_case cases[] = {
     {.name = "scatter", .record = scatter, .in = {D(2, 5, 9)}},
     {.name = "stft", .record = stft, .in = {D(2, 3, 64)}, .dense_last = true},
     {.name = "istft", .record = istft, .in = {D(2, 10, 13, 3, 2)}, .dense_last = true},
+    {.name = "stream_stft", .record = stream_stft, .in = {D(2, 3, 63)}, .fixed = 1},
+    {.name = "stream_istft",
+     .record = stream_istft,
+     .in = {D(2, 9, 13, 3, 2)},
+     .fixed = 1,
+     .dense_last = true},
     {.name = "l1_loss", .record = l1_loss, .in = {D(2, 5, 19), D(2, 5, 19)}},
 };
 
