@@ -392,7 +392,8 @@ saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, c
     saw_entry *e = new_entry(g, op, kept, n_in, n_out);
     if (!e)
         return 0;
-    memcpy(e->in, in, (size_t)n_in * sizeof *in);
+    if (n_in)
+        memcpy(e->in, in, (size_t)n_in * sizeof *in);
     int number = g->n_entries - 1;
     saw_val first = 0;
     for (int i = 0; i < n_out; i++) {

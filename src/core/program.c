@@ -7,6 +7,7 @@
  * that every tile reads again. Kernels give the same bits for every cut, so this choice never changes a result.
  */
 #include "core/program_private.h"
+#include "kernels/simd/simd.h"
 
 #include <float.h>
 #include <string.h>
@@ -532,7 +533,7 @@ static size_t kernel_scratch(saw_program *p, const group *g, int i)
             t[k] = saw_operand(p, g, v, pe->operand_axes[k], lo, hi, NULL);
     }
     saw_call c = {.attr = e->attr, .in = t, .n_in = e->n_in, .out = t + e->n_in, .n_out = e->n_out,
-                  .parts = g->parts, .precision = p->precision};
+                  .parts = g->parts, .precision = p->precision, .simd = saw_simd_best()};
     size_t bytes = e->op->scratch(&c);
     saw_free(p->ctx, t);
     return bytes;
