@@ -8,7 +8,10 @@
 #include <string.h>
 #include <strings.h>
 
-enum { POOL_BYTES = 64 << 20 };
+enum {
+    POOL_BYTES = 64 << 20,
+    MAX_JSON_BYTES = 16 << 20 /* long texts that aliases repeat end here */
+};
 
 /* ---- trees -------------------------------------------------------------------------------------
  */
@@ -519,7 +522,7 @@ static bool write_node(const saw_config *node, saw_buffer *out)
         return write_scalar(node, out);
     bool map = node->shape == SHAPE_MAP, good = true;
     saw_buffer_printf(out, map ? "{" : "[");
-    for (int i = 0; i < node->count && good; i++) {
+    for (int i = 0; i < node->count && good && out->size <= MAX_JSON_BYTES; i++) {
         saw_buffer_printf(out, "%s", i ? "," : "");
         good = !map || saw_json_add_string(out, node->entries[i].key);
         saw_buffer_printf(out, "%s", map ? ":" : "");
@@ -534,6 +537,9 @@ saw_status saw_config_write_json(const saw_config *node, saw_buffer *out)
     bool good = write_node(node, out);
     if (out->failed)
         return SAW_ERR_MEMORY;
+    if (out->size > MAX_JSON_BYTES)
+        return saw_fail(out->ctx, SAW_ERR_UNSUPPORTED, "%s: would be more than 16 MB of JSON",
+                        node->tree->name);
     return good ? SAW_OK
                 : saw_fail(out->ctx, SAW_ERR_ARGUMENT, "%s: has text that is not UTF-8",
                            node->tree->name);

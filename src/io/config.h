@@ -93,7 +93,8 @@ saw_status saw_config_put_copy(saw_config *node, const char *key, const saw_conf
 saw_config *saw_config_put_map(saw_config *node, const char *key);
 saw_config *saw_config_put_list(saw_config *node, const char *key);
 
-/** Append the tree as JSON on one line. Read back it gives the same keys, kinds and values. */
+/** Append the tree as JSON on one line, at most 16 MB. Read back it gives the same keys, kinds,
+ * values. */
 saw_status saw_config_write_json(const saw_config *node, saw_buffer *out);
 
 #endif

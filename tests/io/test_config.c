@@ -258,6 +258,18 @@ static void limits(void **state)
     assert_refused(b.data, b.size, false, "more than 200000 values");
     saw_buffer_free(&b);
 
+    b = (saw_buffer){.ctx = ctx};
+    saw_buffer_printf(&b, "- &a \"%0100000d\"\n", 7); /* a text that aliases repeat */
+    for (int i = 0; i < 1000; i++)
+        saw_buffer_printf(&b, "- *a\n");
+    saw_config *long_text = yaml(b.data);
+    saw_buffer out = {.ctx = ctx};
+    assert_int_equal(saw_config_write_json(long_text, &out), SAW_ERR_UNSUPPORTED);
+    assert_true(out.size < 17 << 20);
+    saw_buffer_free(&out);
+    saw_buffer_free(&b);
+    saw_config_free(long_text);
+
     for (int json = 0; json < 2; json++) {
         for (int depth = 64; depth <= 65; depth++) {
             char text[200];
