@@ -10,23 +10,27 @@
 
 typedef struct options {
     const char *config;
+    texts settings;
     double chunk_s;
     bool plan, tensors, json;
 } options;
 
-static const flag flags[] = {{"config", 0, FLAG_TEXT, offsetof(options, config), "FILE",
-                              "configuration, when it is not beside the checkpoint", 0, 0},
-                             {"chunk", 0, FLAG_SECONDS, offsetof(options, chunk_s), "SECONDS",
-                              "plan for windows of this length, default the model's", 0.01, 36000},
-                             {"plan", 0, FLAG_SWITCH, offsetof(options, plan), NULL,
-                              "list the program: groups, tiles, ops, sizes", 0, 0},
-                             {"tensors", 0, FLAG_SWITCH, offsetof(options, tensors), NULL,
-                              "list all tensors: name, shape, dtype, and the FNV-1a-64 of the "
-                              "little-endian bytes in C order",
-                              0, 0},
-                             {"json", 0, FLAG_SWITCH, offsetof(options, json), NULL,
-                              "one JSON object on standard output", 0, 0},
-                             {NULL, 0, FLAG_SWITCH, 0, NULL, NULL, 0, 0}};
+static const flag flags[] = {
+    {"config", 0, FLAG_TEXT, offsetof(options, config), "FILE",
+     "configuration, when it is not beside the checkpoint", 0, 0},
+    {"set", 0, FLAG_TEXTS, offsetof(options, settings), "KEY=VALUE",
+     "a setting that goes before the configuration, or before what was inferred", 0, 0},
+    {"chunk", 0, FLAG_SECONDS, offsetof(options, chunk_s), "SECONDS",
+     "plan for windows of this length, default the model's", 0.01, 36000},
+    {"plan", 0, FLAG_SWITCH, offsetof(options, plan), NULL,
+     "list the program: groups, tiles, ops, sizes", 0, 0},
+    {"tensors", 0, FLAG_SWITCH, offsetof(options, tensors), NULL,
+     "list all tensors: name, shape, dtype, and the FNV-1a-64 of the "
+     "little-endian bytes in C order",
+     0, 0},
+    {"json", 0, FLAG_SWITCH, offsetof(options, json), NULL, "one JSON object on standard output", 0,
+     0},
+    {NULL, 0, FLAG_SWITCH, 0, NULL, NULL, 0, 0}};
 
 static const example examples[] = {
     {"bandsaw inspect model.ckpt", "architecture, stems, memory, what was assumed"},
@@ -148,8 +152,12 @@ static saw_status plan_at(saw_context *ctx, const char *path, const options *o,
                           saw_precision precision, saw_program **plan, size_t *bytes)
 {
     saw_separator *s;
-    saw_status status = saw_separator_open(
-        ctx, path, &(saw_separator_options){.config = o->config, .precision = precision}, &s);
+    saw_status status = saw_separator_open(ctx, path,
+                                           &(saw_separator_options){.config = o->config,
+                                                                    .settings = o->settings.item,
+                                                                    .n_settings = o->settings.count,
+                                                                    .precision = precision},
+                                           &s);
     if (status)
         return status;
     const saw_separator_info *info = saw_separator_get_info(s);
@@ -245,9 +253,13 @@ static saw_status inspect_model(saw_context *ctx, const char *path, const option
     saw_separator *s;
     saw_program *plans[3] = {NULL};
     size_t bytes[3];
-    saw_status status = saw_separator_open(
-        ctx, path,
-        &(saw_separator_options){.config = o->config, .precision = SAW_PRECISION_DEFAULT}, &s);
+    saw_status status =
+        saw_separator_open(ctx, path,
+                           &(saw_separator_options){.config = o->config,
+                                                    .settings = o->settings.item,
+                                                    .n_settings = o->settings.count,
+                                                    .precision = SAW_PRECISION_DEFAULT},
+                           &s);
     for (int i = 0; i < 3 && !status; i++)
         status = plan_at(ctx, path, o, (saw_precision)i, &plans[i], &bytes[i]);
     if (!status) {
@@ -285,6 +297,8 @@ static int run_inspect(int argc, char **argv)
     saw_checkpoint *ck;
     json_t *json = o.json ? json_object() : NULL;
     saw_status status = saw_checkpoint_open(ctx, path, &ck);
+    if (!status)
+        status = saw_model_import(ck);
     if (!status) {
         bool known = is_known(ck);
         if (json)

@@ -17,7 +17,7 @@
 
 typedef struct options {
     const char *output, *template_text, *format, *subtype;
-    texts models, configs, stems, weights;
+    texts models, configs, settings, stems, weights;
     const char *residual, *chunk, *precision, *ensemble, *device;
     int64_t overlap, batch, threads;
     double start_s, duration_s;
@@ -58,6 +58,8 @@ static const flag flags[] = {
      "configuration, when it is not beside the checkpoint; with several models one for each, in "
      "their order",
      0, 0},
+    {"set", 0, FLAG_TEXTS, AT(settings), "KEY=VALUE",
+     "a setting that goes before the configuration, or before what was inferred", 0, 0},
     {"list-models", 0, FLAG_SWITCH, AT(list_models), NULL, "list the models folder and stop", 0, 0},
     {"stems", 0, FLAG_LIST, AT(stems), "A,B",
      "only these; what no wanted stem needs is not computed", 0, 0},
@@ -176,6 +178,8 @@ static int make_job_options(saw_context *ctx, const options *o, saw_job_options 
 {
     *job = (saw_job_options){.precision = SAW_PRECISION_DEFAULT,
                              .device = o->device,
+                             .settings = o->settings.item,
+                             .n_settings = o->settings.count,
                              .stems = o->stems.count ? o->stems.item : NULL,
                              .n_stems = o->stems.count,
                              .residual = o->residual,
@@ -444,20 +448,20 @@ static void say_result(batch *b, const item *it, const saw_job_report *r, const 
         cli_print_json(line);
         return;
     }
+    const char *name = strcmp(it->input->path, "-") ? it->input->path : "standard input";
     if (error) {
-        fprintf(stderr, "bandsaw: %s%s%s\n",
-                strstr(error, it->input->path) == error ? "" : it->input->path,
-                strstr(error, it->input->path) == error ? "" : ": ", error);
+        bool says_name = strstr(error, name) == error;
+        fprintf(stderr, "bandsaw: %s%s%s\n", says_name ? "" : name, says_name ? "" : ": ", error);
         return;
     }
     FILE *out = strcmp(b->o->output, "-") ? stdout : stderr;
     if (it->skipped) {
         fprintf(out, "%s: skipped, its stems are there already (--overwrite makes them again)\n",
-                it->input->path);
+                name);
         return;
     }
     double audio_s = (double)r->frames / r->rate_hz;
-    fprintf(out, "%s: %.1f s in %.1f s (%.2f x real time)\n", it->input->path, audio_s, r->seconds,
+    fprintf(out, "%s: %.1f s in %.1f s (%.2f x real time)\n", name, audio_s, r->seconds,
             audio_s / fmax(r->seconds, 1e-9));
     for (int k = 0; k < saw_job_outputs(b->job) && out == stdout; k++)
         fprintf(out, "  %s\n", it->paths[k]);

@@ -403,6 +403,8 @@ saw_status saw_job_open(saw_context *ctx, const saw_job_options *options, saw_jo
     for (int m = 0; m < options->n_models && !status; m++) {
         voice *v = &job->voices[m];
         saw_separator_options o = {.config = options->configs ? options->configs[m] : NULL,
+                                   .settings = options->settings,
+                                   .n_settings = options->n_settings,
                                    .precision = options->precision,
                                    .device = options->device};
         status = saw_separator_open(ctx, options->models[m], &o, &v->separator);

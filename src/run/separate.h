@@ -20,6 +20,8 @@ typedef struct saw_job_options {
     const char *const *models, *const
                                    *configs; /* configs: NULL, or one a model, each may be NULL */
     int n_models;
+    const char *const *settings; /* "key=value" that go before every model's configuration */
+    int n_settings;
     saw_precision precision;
     const char *device;
     saw_ensemble_kind ensemble; /* of two models or more */

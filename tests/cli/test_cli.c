@@ -977,6 +977,8 @@ static void test_inspect(void **state)
     run("$B inspect m.safetensors", 0, "vocals, other");
     run("$B inspect m.safetensors", 0, "assumed: nothing");
     run("$B inspect m.safetensors --plan", 0, "attention");
+    run("$B inspect m.safetensors --set audio.sample_rate=32000", 0, "32000 Hz");
+    run_bad("$B separate m.safetensors -m m.safetensors --set depth", 1, "KEY=VALUE");
     result r = finish(start("$B inspect m.safetensors --json --tensors --plan"));
     const char *p = r.out;
     json_t *line = json_line(&p);
