@@ -124,7 +124,7 @@ static bool shape(saw_shape *s)
         return saw_refuse(s, "x does not hold %d bands of the widths that the weights take",
                           a->bands);
     for (int b = 0; b < a->bands; b++) {
-        if (w[b].n != 2)
+        if (!saw_is_matrix(&w[b]))
             return saw_refuse(s, "the weight of band %d is not a matrix", b);
         if (a->bias && (bias[b].n != 1 || bias[b].d[0] != w[b].d[0]))
             return saw_refuse(s, "the bias of band %d is not [%lld]", b, (long long)w[b].d[0]);
@@ -218,8 +218,8 @@ saw_val saw_band_linear(saw_graph *g, saw_val x, int bands, const saw_val *w, co
         in[0] = x;
         for (int b = 0; b < bands; b++) {
             saw_dims d = saw_dims_val(g, in[1 + b] = w[b]);
-            widths[b] = d.n == 2 ? d.d[1] : 0;
-            widths[bands + b] = d.n == 2 ? d.d[0] : 0;
+            widths[b] = saw_is_matrix(&d) ? d.d[1] : 0;
+            widths[bands + b] = saw_is_matrix(&d) ? d.d[0] : 0;
             if (bias)
                 in[1 + bands + b] = bias[b];
         }

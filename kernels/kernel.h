@@ -65,6 +65,12 @@ static inline bool SAW_PRINTF(2, 3) saw_refuse(saw_shape *s, const char *fmt, ..
     return false;
 }
 
+/** A matrix [rows, inner], or the weight of a 1x1 convolution, [rows, inner, 1, ...]. */
+static inline bool saw_is_matrix(const saw_dims *w)
+{
+    return w->n >= 2 && saw_dims_count(w) == w->d[0] * w->d[1];
+}
+
 static inline uint32_t saw_all_but_last(const saw_dims *d)
 {
     return d->n ? SAW_LEADING(d->n - 1) : 0;

@@ -60,7 +60,7 @@ SAW_REF_KERNEL(linear_backward)
 static bool shape(saw_shape *s)
 {
     const saw_dims *x = &s->in[0], *w = &s->in[1], *bias = &s->in[2];
-    if (x->n < 1 || w->n != 2)
+    if (x->n < 1 || !saw_is_matrix(w))
         return saw_refuse(s, "needs x [..., K] and w [N, K]");
     if (w->d[1] != x->d[x->n - 1])
         return saw_refuse(s, "x has %lld features and w takes %lld", (long long)x->d[x->n - 1],

@@ -18,14 +18,6 @@
 enum { AXIS_T = 1, AXIS_F = 2, AXIS_D = 3 };
 static const double ATTENTION_EPS = 1e-7;
 
-/* A 1x1 convolution's weight [rows, inner, 1, ...] as a matrix. Scaling by 1 makes it a value of
- * its own, computed when weights are bound: products take packed weights of matrices only. */
-static saw_val matrix(saw_graph *g, const char *name, saw_dims dims)
-{
-    saw_val w = saw_reshape(g, saw_param(g, name, dims), SAW_DIMS(dims.d[0], dims.d[1]));
-    return saw_scale(g, w, 1);
-}
-
 /* Layer `part` of every band's network: x ragged with the widths in `in`, or uniform (NULL); out
  * likewise. */
 static saw_val band_convolution(saw_graph *g, const char *scope, int part, saw_val x, int bands,
@@ -35,7 +27,7 @@ static saw_val band_convolution(saw_graph *g, const char *scope, int part, saw_v
     for (int b = 0; b < bands; b++) {
         int64_t rows = out ? out[b] : uniform_out, inner = in ? in[b] : saw_dim(g, x, -1);
         saw_scope(g, 0, "%s%d.%d", scope, b, part);
-        w[b] = matrix(g, "weight", SAW_DIMS(rows, inner, 1));
+        w[b] = saw_param(g, "weight", SAW_DIMS(rows, inner, 1));
         bias[b] = saw_param(g, "bias", SAW_DIMS(rows));
         saw_scope_end(g);
     }
@@ -98,7 +90,7 @@ static saw_val attention_layer(saw_graph *g, const char *name, saw_val x, int64_
                           .affine = {AXIS_D, AXIS_F},
                           .eps = ATTENTION_EPS};
     saw_scope(g, 0, "%s", name);
-    saw_val w = matrix(g, "0.weight", SAW_DIMS(out, saw_dim(g, x, -1), 1, 1));
+    saw_val w = saw_param(g, "0.weight", SAW_DIMS(out, saw_dim(g, x, -1), 1, 1));
     saw_val h = saw_linear(g, x, w, saw_param(g, "0.bias", SAW_DIMS(out)));
     h = saw_prelu(g, h, saw_param(g, "1.weight", SAW_DIMS(1)));
     saw_val gamma = saw_param(g, "2.gamma", SAW_DIMS(1, out, 1, bands));

@@ -205,8 +205,10 @@ static double *stage_values(saw_run *run, const saw_graph *g, const char *name, 
         int64_t count = saw_tensor_count(&t);
         if (!spectrum) {
             assert_int_equal(count, size);
+            bool channels = strstr(layout, "frame, channel") != NULL; /* [B,T,..] here, [T,B,..] there */
+            int64_t B = channels ? t.dims[0] : 1, T = channels ? t.dims[1] : 1, rest = count / (B * T);
             for (int64_t i = 0; i < count; i++)
-                out[i] = get(&t, i);
+                out[(i / rest % T * B + i / rest / T) * rest + i % rest] = get(&t, i);
             return out;
         }
         /* [B,T,K,C,2]; a model that takes channels as its batch has them in B */
