@@ -65,6 +65,22 @@ static saw_status read_option(saw_context *ctx, const saw_config *node, const sa
         return SAW_OK;
     if (o->kind == SAW_OPTION_BOOL)
         return saw_config_as_bool(node, at) ? SAW_OK : wrong_value(ctx, node, o->key, "true or false");
+    if (o->kind == SAW_OPTION_CHOICE) {
+        const char *word = saw_config_as_string(node), *words = strchr(o->key, ':') + 1, *next = words;
+        char key[64];
+        snprintf(key, sizeof key, "%.*s", (int)(words - o->key) - 1, o->key);
+        for (int i = 0; word; i++, next++) {
+            size_t n = strcspn(next, ",");
+            if (strlen(word) == n && !strncmp(word, next, n)) {
+                *(int *)(void *)(options + o->offset) = i;
+                return SAW_OK;
+            }
+            next += n;
+            if (!*next)
+                break;
+        }
+        return wrong_value(ctx, node, key, words);
+    }
     if (o->kind == SAW_OPTION_INTS) {
         int n = saw_config_size(node);
         if (saw_config_kind_of(node) != SAW_CONFIG_LIST || n < 1 || n > SAW_MAX_BANDS)
@@ -91,12 +107,18 @@ static saw_status read_option(saw_context *ctx, const saw_config *node, const sa
     return SAW_OK;
 }
 
+static bool is_option(const saw_option *o, const char *key)
+{
+    size_t n = o->kind == SAW_OPTION_CHOICE ? strcspn(o->key, ":") : strlen(o->key);
+    return strlen(key) == n && !strncmp(o->key, key, n);
+}
+
 static saw_status read_options(saw_context *ctx, const saw_config *section, const saw_model *m, void *options)
 {
     for (int i = 0; i < saw_config_size(section); i++) {
         const char *key = saw_config_key(section, i);
         const saw_option *o = m->options;
-        while (o->key && strcmp(o->key, key))
+        while (o->key && !is_option(o, key))
             o++;
         if (!o->key)
             return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
@@ -188,6 +210,15 @@ static saw_status choose_family(saw_context *ctx, const saw_config *config, cons
     if (!*out)
         return saw_fail(ctx, SAW_ERR_UNSUPPORTED, "this is not a separation model that bandsaw knows");
     return SAW_OK;
+}
+
+saw_status saw_model_import(saw_checkpoint *ck)
+{
+    saw_status status = SAW_OK;
+    for (int i = 0; saw_model_at(i) && !status; i++)
+        if (table[i]->import)
+            status = table[i]->import(ck);
+    return status;
 }
 
 static saw_status start_spec(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, saw_model_spec *out)

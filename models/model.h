@@ -24,7 +24,11 @@ typedef struct saw_model_common {
     int overlap;           /* recommended num_overlap */
     bool normalize;        /* whole-file normalisation before, and its inverse after */
     int64_t hop_samples;   /* chunks are best a multiple of it */
+    const char *stitch;    /* row of the stitcher when no overlap is asked for; NULL: "msst" */
     int64_t output_trim;   /* output length is input length rounded down to a multiple of this (1: the same) */
+    /* The stitcher "spleeter" works with this model: its chunks, and the length of their frames. 0: it does not. */
+    int64_t spleeter_chunk_samples, spleeter_frame_samples;
+    bool inner_frames; /* record for such chunks: only frames that lie within the input */
 } saw_model_common;
 
 /** Something that no tensor and no config told: "hop 441 (as in ...)". */
@@ -38,6 +42,7 @@ typedef enum saw_option_kind {
     SAW_OPTION_INT,
     SAW_OPTION_BOOL,
     SAW_OPTION_DOUBLE,
+    SAW_OPTION_CHOICE, /* a word, as its number, into an int; the key holds the words: "key:first,second" */
     SAW_OPTION_INTS,   /* list into int64_t[SAW_MAX_BANDS]; the length goes to the int at count_offset */
     SAW_OPTION_IGNORED /* known, without meaning for the result (dropout, execution) */
 } saw_option_kind;
@@ -56,6 +61,8 @@ typedef struct saw_model {
     size_t options_bytes;
     const char *section;       /* of the config that holds the options; "" the top */
     const saw_option *options; /* ends with key NULL */
+    /** Give the tensors of a variant layout the names and shapes that the model has. NULL: there is none. */
+    saw_status (*import)(saw_checkpoint *ck);
     /** Whether the names in the checkpoint are this family's. */
     bool (*recognise)(const saw_checkpoint *ck);
     /** Whether the config describes this family (by its keys or model_type). */
@@ -87,6 +94,8 @@ typedef struct saw_model_spec {
     bool from_config;
 } saw_model_spec;
 
+/** Bring variant layouts of any family to the family's own names, before the checkpoint is used. */
+saw_status saw_model_import(saw_checkpoint *ck);
 /** From a config and, for what it leaves open, a checkpoint; either may be NULL. */
 saw_status saw_model_configure(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
                                saw_model_spec *out);

@@ -114,6 +114,7 @@ typedef struct saw_stream_options {
     int64_t chunk_samples; /* 0: the model's; more than 0: this many, rounded up to the model's hop */
     int64_t whole_samples; /* more than 0: one forward over exactly this many samples, no windows */
     int overlap;           /* 0: the model's */
+    const char *stitch;    /* how chunks are joined: "msst", "demucs", "fade", "spleeter"; NULL: the model's */
     int batch;             /* chunks a forward; 0: 1 */
     const char *const *stems; /* names of the stems that are wanted; NULL: all */
     int n_stems;

@@ -18,7 +18,7 @@
 typedef struct options {
     const char *output, *template_text, *format, *subtype;
     texts models, configs, settings, stems, weights;
-    const char *residual, *chunk, *precision, *ensemble, *device;
+    const char *residual, *chunk, *stitch, *precision, *ensemble, *device;
     int64_t overlap, batch, threads;
     double start_s, duration_s;
     size_t memory_bytes;
@@ -77,6 +77,8 @@ static const flag flags[] = {
      "length of a window, default the model's; whole: one forward over the whole input, memory "
      "grows with it",
      0, 0},
+    {"stitch", 0, FLAG_TEXT, AT(stitch), "NAME",
+     "how windows are joined: msst, demucs, fade or spleeter, default the model's", 0, 0},
     {"overlap", 0, FLAG_INT, AT(overlap), "N", "windows over every sample, default the model's", 1,
      64},
     {"batch", 0, FLAG_INT, AT(batch), "N",
@@ -184,6 +186,7 @@ static int make_job_options(saw_context *ctx, const options *o, saw_job_options 
                              .n_stems = o->stems.count,
                              .residual = o->residual,
                              .overlap = (int)o->overlap,
+                             .stitch = o->stitch,
                              .batch = (int)o->batch,
                              .tta = o->tta,
                              .start_s = o->start_s,

@@ -4,7 +4,10 @@
  */
 #include "io/checkpoint_file.h"
 
+#include <dirent.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum {
     CONVERT_BYTES = 64 << 10, /* read and converted at a time: stays in the cache */
@@ -55,10 +58,11 @@ static saw_status refuse_unknown(saw_checkpoint *ck, const uint8_t *head, size_t
         text++;
     if (text == n)
         return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is a text file, not a checkpoint", path);
-    return saw_fail(
-        ck->ctx, SAW_ERR_FORMAT,
-        "%s: is not a checkpoint that torch.save or safetensors wrote, or its start is damaged",
-        path);
+    return saw_fail(ck->ctx, SAW_ERR_FORMAT,
+                    "%s: is not a checkpoint that torch.save, safetensors or TensorFlow (.index) "
+                    "wrote, or it is "
+                    "damaged",
+                    path);
 }
 
 static saw_status read_any(saw_checkpoint *ck)
@@ -69,6 +73,8 @@ static saw_status read_any(saw_checkpoint *ck)
     saw_status status = saw_file_read(ck->file, 0, head, n);
     if (status)
         return status;
+    if (saw_is_tf_bundle(ck->file))
+        return saw_read_tf_bundle(ck);
     if (n >= 4 && (!memcmp(head, "PK\3\4", 4) || !memcmp(head, "PK\5\6", 4)))
         return saw_read_torch_zip(ck);
     if (n >= 2 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5)
@@ -125,6 +131,31 @@ static bool measure(saw_ckpt_tensor *t, uint64_t *reach)
     return true;
 }
 
+static saw_status add_checked(saw_checkpoint *ck, const char *name, size_t name_bytes,
+                              const saw_ckpt_tensor *t)
+{
+    saw_ckpt_tensor tensor = *t;
+    size_t *there = saw_name_map_get(&ck->index, name, name_bytes);
+    if (there) {
+        tensor.name = ck->tensors[*there].name;
+        ck->tensors[*there] = tensor;
+        return SAW_OK;
+    }
+    tensor.name = saw_pool_strndup(&ck->pool, name, name_bytes);
+    if (!tensor.name)
+        return SAW_ERR_MEMORY;
+    if (ck->count == ck->room) {
+        int room = ck->room ? 2 * ck->room : 256;
+        saw_ckpt_tensor *bigger = saw_realloc(ck->ctx, ck->tensors, (size_t)room * sizeof *bigger);
+        if (!bigger)
+            return SAW_ERR_MEMORY;
+        ck->tensors = bigger;
+        ck->room = room;
+    }
+    ck->tensors[ck->count] = tensor;
+    return saw_name_map_put(&ck->index, tensor.name, name_bytes, (size_t)ck->count++);
+}
+
 saw_status saw_ckpt_add(saw_checkpoint *ck, const char *name, size_t name_bytes,
                         const saw_ckpt_tensor *t, saw_byte_range where, uint64_t first)
 {
@@ -152,28 +183,36 @@ saw_status saw_ckpt_add(saw_checkpoint *ck, const char *name, size_t name_bytes,
             "%s: tensor '%.*s' repeats %llu stored elements to %lld, which is not believable", path,
             shown, name, (unsigned long long)(where.bytes / size), (long long)tensor.count);
     tensor.offset_bytes = where.offset + (reach ? first * size : 0);
-    size_t *there = saw_name_map_get(&ck->index, name, name_bytes);
-    if (there) {
-        tensor.name = ck->tensors[*there].name;
-        ck->tensors[*there] = tensor;
-        return SAW_OK;
-    }
-    tensor.name = saw_pool_strndup(&ck->pool, name, name_bytes);
-    if (!tensor.name)
-        return SAW_ERR_MEMORY;
-    if (ck->count == ck->room) {
-        int room = ck->room ? 2 * ck->room : 256;
-        saw_ckpt_tensor *bigger = saw_realloc(ctx, ck->tensors, (size_t)room * sizeof *bigger);
-        if (!bigger)
-            return SAW_ERR_MEMORY;
-        ck->tensors = bigger;
-        ck->room = room;
-    }
-    ck->tensors[ck->count] = tensor;
-    return saw_name_map_put(&ck->index, tensor.name, name_bytes, (size_t)ck->count++);
+    return add_checked(ck, name, name_bytes, &tensor);
 }
 
-/* Remove the prefixes that all names have, and index the names anew. */
+static saw_status index_names(saw_checkpoint *ck)
+{
+    saw_name_map_free(&ck->index);
+    ck->index = (saw_name_map){.ctx = ck->ctx};
+    saw_status status = SAW_OK;
+    for (int k = 0; k < ck->count && !status; k++)
+        status = saw_name_map_put(&ck->index, ck->tensors[k].name, strlen(ck->tensors[k].name),
+                                  (size_t)k);
+    return status;
+}
+
+saw_status saw_checkpoint_rename(saw_checkpoint *ck, int i, const char *name, const int *order)
+{
+    saw_ckpt_tensor *t = &ck->tensors[i], old = *t;
+    t->name = saw_pool_strndup(&ck->pool, name, strlen(name));
+    if (!t->name) {
+        t->name = old.name;
+        return SAW_ERR_MEMORY;
+    }
+    for (int d = 0; order && d < t->ndim; d++) {
+        t->dims[d] = old.dims[order[d]];
+        t->strides[d] = old.strides[order[d]];
+    }
+    return index_names(ck);
+}
+
+/* Remove the prefixes that all names have. */
 static saw_status strip_prefixes(saw_checkpoint *ck)
 {
     static const char *const prefixes[] = {"module.", "model.", "net.", "_orig_mod."};
@@ -198,25 +237,132 @@ static saw_status strip_prefixes(saw_checkpoint *ck)
     if (!cut)
         return SAW_OK;
     ck->prefix = saw_pool_strndup(&ck->pool, whole, cut);
-    saw_name_map_free(&ck->index);
-    ck->index.ctx = ck->ctx;
-    saw_status status = ck->prefix ? SAW_OK : SAW_ERR_MEMORY;
-    for (int k = 0; k < ck->count && !status; k++)
-        status = saw_name_map_put(&ck->index, ck->tensors[k].name, strlen(ck->tensors[k].name),
-                                  (size_t)k);
+    return ck->prefix ? index_names(ck) : SAW_ERR_MEMORY;
+}
+
+/* ---- folders -----------------------------------------------------------------------------------
+ */
+
+enum { MAX_PARTS = 64 };
+
+static bool ends_in(const char *s, const char *tail)
+{
+    size_t n = strlen(s), k = strlen(tail);
+    return n > k && !strcmp(s + n - k, tail);
+}
+
+static bool is_checkpoint_name(const char *name)
+{
+    static const char *const tails[] = {".ckpt", ".pt",          ".pth",  ".th",
+                                        ".bin",  ".safetensors", ".index"};
+    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++)
+        if (name[0] != '.' && ends_in(name, tails[i]))
+            return true;
+    return false;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Paths of the checkpoints in a folder, in the order of their names; the caller's to free. */
+static saw_status list_folder(saw_context *ctx, const char *path, char **files, int *count)
+{
+    DIR *folder = opendir(path);
+    *count = 0;
+    if (!folder)
+        return saw_fail(ctx, SAW_ERR_IO, "%s: the folder cannot be read", path);
+    saw_status status = SAW_OK;
+    for (struct dirent *e; !status && (e = readdir(folder));) {
+        if (!is_checkpoint_name(e->d_name))
+            continue;
+        if (*count == MAX_PARTS)
+            status = saw_fail(ctx, SAW_ERR_UNSUPPORTED, "%s: holds more than %d checkpoints", path,
+                              (int)MAX_PARTS);
+        else if (!(files[*count] = saw_format(ctx, "%s/%s", path, e->d_name)))
+            status = SAW_ERR_MEMORY;
+        else
+            ++*count;
+    }
+    closedir(folder);
+    qsort(files, (size_t)*count, sizeof *files, by_name);
+    if (!status && !*count)
+        status = saw_fail(ctx, SAW_ERR_FORMAT,
+                          "%s: is a folder without a checkpoint (.ckpt, .pt, .pth, .th, .bin, "
+                          ".safetensors, .index)",
+                          path);
+    return status;
+}
+
+/* Take over the tensors of file i as "i.<name>". */
+static saw_status join_part(saw_checkpoint *ck, int i)
+{
+    const saw_checkpoint *part = ck->parts[i];
+    saw_status status = SAW_OK;
+    for (int k = 0; k < part->count && !status; k++) {
+        char *name = saw_format(ck->ctx, "%d.%s", i, part->tensors[k].name);
+        saw_ckpt_tensor t = part->tensors[k];
+        t.part = i;
+        status = name ? add_checked(ck, name, strlen(name), &t) : SAW_ERR_MEMORY;
+        saw_free(ck->ctx, name);
+    }
+    const char *file = strrchr(saw_file_path(part->file), '/');
+    saw_ckpt_note(ck, "names %d.* are from %s", i, file ? file + 1 : saw_file_path(part->file));
+    return status;
+}
+
+static saw_status new_checkpoint(saw_context *ctx, saw_checkpoint **out)
+{
+    saw_checkpoint *ck = *out = saw_calloc(ctx, 1, sizeof *ck);
+    if (!ck)
+        return SAW_ERR_MEMORY;
+    ck->ctx = ck->index.ctx = ctx;
+    ck->prefix = "";
+    saw_pool_init(&ck->pool, ctx, POOL_BYTES);
+    return SAW_OK;
+}
+
+static saw_status open_folder(saw_context *ctx, const char *path, saw_checkpoint **out)
+{
+    char *files[MAX_PARTS];
+    int count;
+    saw_status status = list_folder(ctx, path, files, &count);
+    if (!status && count == 1) {
+        status = saw_checkpoint_open(ctx, files[0], out);
+    } else if (!status) {
+        saw_checkpoint *ck;
+        status = new_checkpoint(ctx, &ck);
+        if (ck && !(ck->parts = saw_calloc(ctx, (size_t)count, sizeof *ck->parts)))
+            status = SAW_ERR_MEMORY;
+        for (int i = 0; i < count && !status; i++) {
+            status = saw_checkpoint_open(ctx, files[i], &ck->parts[i]);
+            ck->part_count += !status;
+            if (!status)
+                status = join_part(ck, i);
+        }
+        if (!status)
+            ck->container = ck->parts[0]->container;
+        else
+            saw_checkpoint_close(ck);
+        *out = status ? NULL : ck;
+    }
+    for (int i = 0; i < count; i++)
+        saw_free(ctx, files[i]);
     return status;
 }
 
 saw_status saw_checkpoint_open(saw_context *ctx, const char *path, saw_checkpoint **out)
 {
     *out = NULL;
-    saw_checkpoint *ck = saw_calloc(ctx, 1, sizeof *ck);
-    if (!ck)
-        return SAW_ERR_MEMORY;
-    ck->ctx = ck->index.ctx = ctx;
-    ck->prefix = "";
-    saw_pool_init(&ck->pool, ctx, POOL_BYTES);
-    saw_status status = saw_file_open(ctx, path, &ck->file);
+    struct stat st;
+    if (!stat(path, &st) && S_ISDIR(st.st_mode))
+        return open_folder(ctx, path, out);
+    saw_checkpoint *ck;
+    saw_status status = new_checkpoint(ctx, &ck);
+    if (status)
+        return status;
+    status = saw_file_open(ctx, path, &ck->file);
     if (!status)
         status = read_any(ck);
     if (!status && !ck->count)
@@ -235,6 +381,9 @@ void saw_checkpoint_close(saw_checkpoint *ck)
 {
     if (!ck)
         return;
+    for (int i = 0; i < ck->part_count; i++)
+        saw_checkpoint_close(ck->parts[i]);
+    saw_free(ck->ctx, ck->parts);
     saw_file_close(ck->file);
     saw_name_map_free(&ck->index);
     saw_free(ck->ctx, ck->tensors);
@@ -330,6 +479,41 @@ static void pick(void *out, const void *from, int64_t n, int64_t stride, size_t 
 #undef PICK
 }
 
+/* Bytes [first, first + n) of a tensor's elements as they are stored. */
+static saw_status read_stored(saw_checkpoint *ck, const saw_ckpt_tensor *t, uint64_t first,
+                              uint8_t *out, size_t n)
+{
+    saw_file *file = ck->part_count ? ck->parts[t->part]->file : ck->file;
+    if (!t->text_bytes)
+        return saw_file_read(file, t->offset_bytes + first, out, n);
+    uint8_t *text = saw_alloc(ck->ctx, CONVERT_BYTES), lead = 0;
+    saw_status status = text ? SAW_OK : SAW_ERR_MEMORY;
+    for (uint64_t at = 0; at < t->text_bytes && n && !status; at += CONVERT_BYTES) {
+        uint64_t left = t->text_bytes - at;
+        size_t take = left < CONVERT_BYTES ? (size_t)left : CONVERT_BYTES;
+        status = saw_file_read(file, t->offset_bytes + at, text, take);
+        for (size_t i = 0; i < take && n && !status; i++) {
+            if (text[i] >= 0xc0) { /* two bytes of text for one of the tensor */
+                lead = (uint8_t)(text[i] << 6);
+                continue;
+            }
+            uint8_t byte = text[i] < 0x80 ? text[i] : (uint8_t)(lead | (text[i] & 0x3f));
+            if (first) {
+                first--;
+            } else {
+                *out++ = byte;
+                n--;
+            }
+        }
+    }
+    saw_free(ck->ctx, text);
+    if (n && !status)
+        status =
+            saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: tensor '%s' has changed since it was opened",
+                     saw_file_path(file), t->name);
+    return status;
+}
+
 /* Short runs: read all from the first to the last element and pick. The span lies in the file. */
 static saw_status read_span(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first, int64_t n,
                             uint8_t *out)
@@ -340,7 +524,7 @@ static saw_status read_span(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_
     uint8_t *all = saw_alloc(ck->ctx, span * size);
     if (!all)
         return SAW_ERR_MEMORY;
-    saw_status status = saw_file_read(ck->file, t->offset_bytes, all, span * size);
+    saw_status status = read_stored(ck, t, 0, all, span * size);
     int64_t row = t->dims[t->ndim - 1], stride = t->strides[t->ndim - 1];
     while (n && !status) {
         int64_t take = row - first % row < n ? row - first % row : n;
@@ -375,9 +559,8 @@ saw_status saw_checkpoint_read_raw(saw_checkpoint *ck, const saw_ckpt_tensor *t,
     uint8_t *to = out;
     while (n && !status) {
         int64_t take = run - first % run < n ? run - first % run : n;
-        status =
-            saw_file_read(ck->file, t->offset_bytes + (uint64_t)(element_offset(t, first) * size),
-                          to, (size_t)(take * size));
+        status = read_stored(ck, t, (uint64_t)(element_offset(t, first) * size), to,
+                             (size_t)(take * size));
         to += take * size;
         first += take;
         n -= take;

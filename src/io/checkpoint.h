@@ -1,6 +1,7 @@
 /*
  * checkpoint.h - tensors by name out of the files that people have: what torch.save wrote (zip, or
- * the older pickles one after another) and safetensors; and a writer of safetensors.
+ * the older pickles one after another; numpy arrays in them too), safetensors, TensorFlow bundles
+ * (given by their .index file); and a writer of safetensors.
  *
  * The kind of file is told by its content, never by its name. A pickle is read as data: nothing in
  * it is imported, called or run. The state dict is taken from where the usual tools put it
@@ -25,9 +26,16 @@ typedef struct saw_ckpt_tensor {
     int64_t strides[SAW_MAX_DIMS]; /* in elements, never negative; 0 where a value is repeated */
     int64_t count;                 /* product of dims, 1 for a scalar */
     uint64_t offset_bytes;         /* of its first element in the file */
+    uint64_t
+        text_bytes; /* not 0: stored as so many bytes of UTF-8, each character one byte of it */
+    int part;       /* which file of a folder */
 } saw_ckpt_tensor;
 
-/** Open and list a checkpoint; no tensor data are read. On failure *out is NULL. */
+/**
+ * Open and list a checkpoint; no tensor data are read. On failure *out is NULL. A folder with one
+ * checkpoint in it is that checkpoint; with several, in the order of their names, it is all of them
+ * as one, the names of file i below "i.".
+ */
 saw_status saw_checkpoint_open(saw_context *ctx, const char *path, saw_checkpoint **out);
 /** NULL is fine. */
 void saw_checkpoint_close(saw_checkpoint *ck);
@@ -54,7 +62,11 @@ saw_status saw_checkpoint_read_raw(saw_checkpoint *ck, const saw_ckpt_tensor *t,
 /** A string of the `__metadata__` of a safetensors file; NULL when there is none of that key.
  * Borrows. */
 const char *saw_checkpoint_meta(const saw_checkpoint *ck, const char *key);
-/** "torch zip", "torch legacy" or "safetensors". */
+/** Give tensor i another name and, unless order is NULL, its axes in another order: axis d is what
+ * was axis order[d]. */
+saw_status saw_checkpoint_rename(saw_checkpoint *ck, int i, const char *name, const int *order);
+
+/** "torch zip", "torch legacy", "safetensors" or "TensorFlow bundle". */
 const char *saw_checkpoint_container(const saw_checkpoint *ck);
 /** The prefix that was removed from every name, "" when none was. */
 const char *saw_checkpoint_prefix(const saw_checkpoint *ck);

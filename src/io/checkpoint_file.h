@@ -20,6 +20,8 @@ struct saw_checkpoint {
     int note_count;
     const char **meta; /* key, value, key, value, ... */
     int meta_count;
+    saw_checkpoint **parts; /* of a folder: the files; then `file` is NULL */
+    int part_count;
 };
 
 /** A run of raw bytes in the file. */
@@ -32,6 +34,9 @@ typedef struct saw_byte_range {
 saw_status saw_read_torch_zip(saw_checkpoint *ck);
 saw_status saw_read_torch_legacy(saw_checkpoint *ck);
 saw_status saw_read_safetensors(saw_checkpoint *ck);
+/** The file is the index. */
+saw_status saw_read_tf_bundle(saw_checkpoint *ck);
+bool saw_is_tf_bundle(saw_file *file);
 
 /**
  * Add a tensor whose elements lie in `where`, from element `first` of it on. Checks the sizes, the

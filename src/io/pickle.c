@@ -273,6 +273,11 @@ static const char *const REBUILD_TENSOR[] = {"torch._utils._rebuild_tensor",
                                              "torch._utils._rebuild_tensor_v3", NULL};
 static const char *const REBUILD_PARAMETER[] = {"torch._utils._rebuild_parameter",
                                                 "torch._utils._rebuild_parameter_with_state", NULL};
+static const char *const RECONSTRUCT[] = {"numpy.core.multiarray._reconstruct",
+                                          "numpy._core.multiarray._reconstruct", NULL};
+static const char *const NO_BYTES[] = {"__builtin__.bytes", "builtins.bytes", NULL};
+static const char *const NUMPY[] = {"numpy.ndarray",     "numpy.dtype",    "_codecs.encode",
+                                    "__builtin__.bytes", "builtins.bytes", NULL};
 static const char *const KNOWN[] = {"torch.Size", "torch._tensor._rebuild_from_type_v2",
                                     "copyreg._reconstructor", "copy_reg._reconstructor", NULL};
 
@@ -333,7 +338,8 @@ static saw_pickle_foreign *foreign(machine *m, value *name)
     saw_pickle *out = m->out;
     if (name->kind != SAW_PICKLE_GLOBAL || is_one_of(name, SAW_PICKLE_GLOBAL, DICTS) ||
         is_one_of(name, SAW_PICKLE_GLOBAL, REBUILD_TENSOR) ||
-        is_one_of(name, SAW_PICKLE_GLOBAL, KNOWN) ||
+        is_one_of(name, SAW_PICKLE_GLOBAL, KNOWN) || is_one_of(name, SAW_PICKLE_GLOBAL, NUMPY) ||
+        is_one_of(name, SAW_PICKLE_GLOBAL, RECONSTRUCT) ||
         is_one_of(name, SAW_PICKLE_GLOBAL, REBUILD_PARAMETER) || find_type(name) >= 0)
         return NULL;
     for (int i = 0; i < out->foreign_count; i++) {
@@ -468,6 +474,79 @@ static value *rebuild_tensor(machine *m, const value *function, const value *arg
     return v;
 }
 
+/* ---- what numpy rebuilds -----------------------------------------------------------------------
+ */
+
+/* dtype('f4', False, True); its byte order comes with BUILD. */
+static value *make_dtype(machine *m, const value *args)
+{
+    static const struct {
+        const char *name;
+        int dtype;
+    } types[] = {{"f4", SAW_F32}, {"f8", SAW_F64}, {"f2", SAW_F16},
+                 {"i8", SAW_I64}, {"i4", SAW_I32}, {"i2", SAW_I16},
+                 {"i1", SAW_I8},  {"u1", SAW_U8},  {"b1", SAW_BOOL}};
+    value *v = new_value(m, SAW_PICKLE_DTYPE);
+    if (!v)
+        return NULL;
+    v->u.integer = -1;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (saw_pickle_is(item(args, 0), SAW_PICKLE_STRING, types[i].name))
+            v->u.integer = types[i].dtype;
+    return v;
+}
+
+/* An array without elements: BUILD brings them. */
+static value *make_array(machine *m)
+{
+    value *v = new_value(m, SAW_PICKLE_TENSOR);
+    saw_pickle_tensor *t = v ? saw_pool_alloc(m->pool, sizeof *t) : NULL;
+    if (!t) {
+        if (!m->status)
+            m->status = saw_fail_in(m->ctx, SAW_ERR_MEMORY, m->path);
+        return NULL;
+    }
+    v->u.tensor = t;
+    return v;
+}
+
+/* (version, shape, dtype, whether in Fortran's order, bytes) */
+static void fill_array(machine *m, saw_pickle_tensor *t, const value *state)
+{
+    value *shape = item(state, 1), *type = item(state, 2), *order = item(state, 3),
+          *bytes = item(state, 4);
+    if (!shape || shape->kind != SAW_PICKLE_TUPLE || shape->u.seq.n > SAW_MAX_DIMS || !type ||
+        type->kind != SAW_PICKLE_DTYPE || !order || order->kind != SAW_PICKLE_BOOL || !bytes ||
+        (bytes->kind != SAW_PICKLE_BYTES && bytes->kind != SAW_PICKLE_LATIN1))
+        return; /* of objects, or of too many dimensions: stays empty */
+    int64_t stride = 1;
+    t->ndim = (int)shape->u.seq.n;
+    for (int i = 0; i < t->ndim; i++) {
+        int d = order->u.integer ? i : t->ndim - 1 - i;
+        uint64_t n;
+        if (!count_of(item(shape, (size_t)d), &n) ||
+            __builtin_mul_overflow(stride, (int64_t)(n ? n : 1), &t->strides[d])) {
+            fail(m, "an array has a size that is no count");
+            return;
+        }
+        t->dims[d] = (int64_t)n;
+        int64_t next = t->strides[d];
+        t->strides[d] = stride;
+        stride = next;
+    }
+    t->dtype = (int)type->u.integer;
+    t->storage = bytes;
+}
+
+/* The state of an object: only numpy's is looked at. */
+static void build(machine *m, value *object, const value *state)
+{
+    if (object->kind == SAW_PICKLE_TENSOR && !object->u.tensor->storage)
+        fill_array(m, object->u.tensor, state);
+    if (object->kind == SAW_PICKLE_DTYPE && saw_pickle_is(item(state, 1), SAW_PICKLE_STRING, ">"))
+        object->u.integer = -1; /* big-endian */
+}
+
 /* OrderedDict(), OrderedDict([[key, value], ...]), defaultdict(factory), dict(other) */
 static value *make_dict(machine *m, const value *args)
 {
@@ -504,6 +583,17 @@ static value *reduce(machine *m, value *function, value *args)
         return make_dict(m, args);
     if (saw_pickle_is(function, SAW_PICKLE_GLOBAL, "torch.Size") && item(args, 0))
         return item(args, 0);
+    if (is_one_of(function, SAW_PICKLE_GLOBAL, RECONSTRUCT))
+        return make_array(m);
+    if (saw_pickle_is(function, SAW_PICKLE_GLOBAL, "numpy.dtype"))
+        return make_dtype(m, args);
+    if (saw_pickle_is(function, SAW_PICKLE_GLOBAL, "_codecs.encode") && item(args, 0) &&
+        item(args, 0)->kind == SAW_PICKLE_STRING &&
+        saw_pickle_is(item(args, 1), SAW_PICKLE_STRING, "latin1"))
+        return new_text(m, SAW_PICKLE_LATIN1, item(args, 0)->u.text.bytes, item(args, 0)->u.text.n);
+    if (is_one_of(function, SAW_PICKLE_GLOBAL, NO_BYTES) && args->kind == SAW_PICKLE_TUPLE &&
+        !args->u.seq.n)
+        return new_text(m, SAW_PICKLE_BYTES, m->start, 0); /* bytes() */
     bool reconstruct = is_one_of(function, SAW_PICKLE_GLOBAL, KNOWN + 2) && item(args, 0);
     if (reconstruct)
         function = item(args, 0);
@@ -734,9 +824,11 @@ static void step(machine *m)
         if (a && b)
             push(m, new_object(m, a, b));
         break;
-    case 'b': /* BUILD: the state of an object is not looked at */
-        pop(m);
-        top(m);
+    case 'b': /* BUILD */
+        b = pop(m);
+        a = top(m);
+        if (a && b)
+            build(m, a, b);
         break;
     case '.': /* STOP */
         m->out->root = pop(m);

@@ -2,10 +2,10 @@
  * pickle.h - a pickle machine that only makes data.
  *
  * Protocols 2 to 5. Scalars, strings, lists, tuples and dicts become values; the calls by which
- * torch rebuilds tensors, parameters and OrderedDicts are understood by name; every other class,
- * call or object becomes an opaque value that carries its name. Nothing is imported, called or run.
- * Values may be shared and, in a hostile file, contain themselves: whoever walks them must mark
- * what he has seen.
+ * torch rebuilds tensors, parameters and OrderedDicts, and numpy arrays, are understood by name;
+ * every other class, call or object becomes an opaque value that carries its name. Nothing is
+ * imported, called or run. Values may be shared and, in a hostile file, contain themselves: whoever
+ * walks them must mark what he has seen.
  */
 #ifndef SAW_PICKLE_H
 #define SAW_PICKLE_H
@@ -20,13 +20,15 @@ typedef enum saw_pickle_kind {
     SAW_PICKLE_FLOAT,
     SAW_PICKLE_STRING,
     SAW_PICKLE_BYTES,
+    SAW_PICKLE_LATIN1, /* bytes as protocol 2 writes them: UTF-8 text, each character one byte */
     SAW_PICKLE_LIST,
     SAW_PICKLE_TUPLE,
     SAW_PICKLE_DICT,   /* items: key, value, key, value, ...; of equal keys the last counts */
     SAW_PICKLE_GLOBAL, /* a name: "module.name" */
     SAW_PICKLE_STORAGE,
-    SAW_PICKLE_TENSOR,
-    SAW_PICKLE_OPAQUE /* what a class or call that is not understood would have made: its name */
+    SAW_PICKLE_TENSOR, /* or a numpy array */
+    SAW_PICKLE_DTYPE,  /* of numpy: a saw_dtype, or -1 */
+    SAW_PICKLE_OPAQUE  /* what a class or call that is not understood would have made: its name */
 } saw_pickle_kind;
 
 typedef struct saw_pickle_value saw_pickle_value;
@@ -40,8 +42,9 @@ typedef struct saw_pickle_storage {
 } saw_pickle_storage;
 
 typedef struct saw_pickle_tensor {
-    saw_pickle_value *storage;
-    int dtype; /* as above; of the tensor */
+    saw_pickle_value
+        *storage; /* of a numpy array: BYTES or LATIN1, or NULL when it was never filled */
+    int dtype;    /* as above; of the tensor */
     int ndim;
     uint64_t first; /* elements of the tensor's dtype */
     int64_t dims[SAW_MAX_DIMS], strides[SAW_MAX_DIMS];
@@ -51,12 +54,12 @@ struct saw_pickle_value {
     saw_pickle_kind kind;
     bool seen; /* for walkers, false at first */
     union {
-        int64_t integer; /* BOOL, INT */
+        int64_t integer; /* BOOL, INT, DTYPE */
         double real;
         struct {
             const char *bytes; /* not terminated; may lie in the pickle itself */
             size_t n;
-        } text; /* LONG, STRING, BYTES, GLOBAL, OPAQUE */
+        } text; /* LONG, STRING, BYTES, LATIN1, GLOBAL, OPAQUE */
         struct {
             saw_pickle_value **items;
             size_t n, room;

@@ -21,6 +21,14 @@ typedef saw_pickle_value value;
 typedef saw_status locate_fn(saw_checkpoint *ck, void *arg, const saw_pickle_storage *s,
                              saw_byte_range *out);
 
+/* Where the numbers of an object are: storages elsewhere, arrays in the pickle itself. */
+typedef struct locator {
+    locate_fn *storage;
+    void *arg;
+    const char *pickle;
+    uint64_t pickle_offset; /* in the file */
+} locator;
+
 /* Values of a pickle: an opcode makes one of 48 bytes and a pointer to it, seldom more. */
 static size_t value_bytes(uint64_t pickle_bytes)
 {
@@ -142,22 +150,53 @@ static void note_foreign(saw_checkpoint *ck, const saw_pickle *p)
         saw_ckpt_note(ck, "and more classes and calls, all ignored");
 }
 
-static saw_status add_tensor(saw_checkpoint *ck, const value *name, const saw_pickle_tensor *t,
-                             locate_fn *locate, void *arg)
+/* Bytes that a text of characters below 256 stands for; false when it is none. */
+static bool latin1_bytes(const value *text, uint64_t *bytes)
 {
-    const saw_pickle_storage *s = &t->storage->u.storage;
+    const uint8_t *p = (const uint8_t *)text->u.text.bytes, *end = p + text->u.text.n;
+    *bytes = 0;
+    for (; p < end; p++, ++*bytes)
+        if (*p >= 0x80) {
+            if ((*p != 0xc2 && *p != 0xc3) || p + 1 == end || (p[1] & 0xc0) != 0x80)
+                return false;
+            p++;
+        }
+    return true;
+}
+
+static saw_status add_array(saw_checkpoint *ck, const value *name, saw_ckpt_tensor *t,
+                            const value *data, const locator *at)
+{
+    saw_byte_range where = {at->pickle_offset + (uint64_t)(data->u.text.bytes - at->pickle),
+                            data->u.text.n};
+    if (data->kind == SAW_PICKLE_LATIN1) {
+        t->text_bytes = where.bytes;
+        if (!latin1_bytes(data, &where.bytes))
+            return saw_fail(ck->ctx, SAW_ERR_FORMAT,
+                            "%s: is damaged: the bytes of array '%.*s' are no bytes",
+                            saw_file_path(ck->file), text_length(name), name->u.text.bytes);
+    }
+    return saw_ckpt_add(ck, name->u.text.bytes, name->u.text.n, t, where, 0);
+}
+
+static saw_status add_tensor(saw_checkpoint *ck, const value *name, const saw_pickle_tensor *t,
+                             const locator *at)
+{
     const char *key = name->u.text.bytes;
     int shown = text_length(name);
-    if (t->dtype < 0) {
+    if (!t->storage || t->dtype < 0) {
         saw_ckpt_note(ck, "tensor %.*s was skipped: its dtype is not supported", shown, key);
         return SAW_OK;
     }
     saw_ckpt_tensor tensor = {.dtype = (saw_dtype)t->dtype, .ndim = t->ndim};
     memcpy(tensor.dims, t->dims, sizeof t->dims);
     memcpy(tensor.strides, t->strides, sizeof t->strides);
+    if (t->storage->kind != SAW_PICKLE_STORAGE)
+        return add_array(ck, name, &tensor, t->storage, at);
+    const saw_pickle_storage *s = &t->storage->u.storage;
     saw_byte_range where;
     size_t used, skipped;
-    saw_status status = locate(ck, arg, s, &where);
+    saw_status status = at->storage(ck, at->arg, s, &where);
     if (status)
         return status;
     if (!saw_mul_size((size_t)s->count, (size_t)s->item_bytes, &used) ||
@@ -200,7 +239,7 @@ static saw_status refuse_root(saw_checkpoint *ck, const value *root)
     return status;
 }
 
-static saw_status read_object(saw_checkpoint *ck, const saw_pickle *p, locate_fn *locate, void *arg)
+static saw_status read_object(saw_checkpoint *ck, const saw_pickle *p, const locator *at)
 {
     const value *path[5];
     value *root = p->root;
@@ -215,7 +254,7 @@ static saw_status read_object(saw_checkpoint *ck, const saw_pickle *p, locate_fn
             if (d < n - 1 && v == path[d + 1])
                 continue;
             if (d == n - 1 && key->kind == SAW_PICKLE_STRING && v->kind == SAW_PICKLE_TENSOR)
-                status = add_tensor(ck, key, v->u.tensor, locate, arg);
+                status = add_tensor(ck, key, v->u.tensor, at);
             else
                 note_entry(ck, key, v);
         }
@@ -325,7 +364,7 @@ static saw_status read_zip(saw_checkpoint *ck, torch_zip *z)
         status =
             saw_pickle_read(&z->values, path, (uint8_t *)z->pickle, (size_t)where.bytes, &object);
     if (!status)
-        status = read_object(ck, &object, locate_member, z);
+        status = read_object(ck, &object, &(locator){locate_member, z, z->pickle, where.offset});
     return status;
 }
 
@@ -464,7 +503,7 @@ static saw_status read_legacy(saw_checkpoint *ck, torch_legacy *l, saw_pool *val
     if (!status)
         status = find_storages(ck, l);
     if (!status)
-        status = read_object(ck, &l->part[OBJECT], locate_legacy, l);
+        status = read_object(ck, &l->part[OBJECT], &(locator){locate_legacy, l, *block, 0});
     return status;
 }
 

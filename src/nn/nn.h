@@ -10,6 +10,11 @@
 
 /** x [..., K] -> [..., out]: weight [out, K], bias [out]. */
 saw_val nn_linear(saw_graph *g, const char *name, saw_val x, int64_t out, bool bias);
+/** Square kernels of `size`: weight [out, C, size, size] (transposed: [C, out, size, size]), bias [out]. */
+saw_val nn_conv(saw_graph *g, const char *name, saw_val x, int64_t out, int64_t size, const saw_conv_form *form,
+                bool transposed);
+/** weight, bias, running_mean, running_var [D]; the last two are never trained. */
+saw_val nn_batch_norm(saw_graph *g, const char *name, saw_val x, double eps);
 /** gamma [D]. */
 saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x);
 /** The rotations of x [..., H, d] along axis, from the frequencies stored as name + "." + tensor. */

@@ -273,6 +273,8 @@ saw_status saw_convert(saw_context *ctx, const char *in, const char *config, con
     if (!status)
         status = saw_checkpoint_open(ctx, in, &c.ck);
     if (!status)
+        status = saw_model_import(c.ck);
+    if (!status)
         status = saw_model_file_config(ctx, c.ck, in, config, &tree, &config_path);
     if (!status && tree)
         status = saw_config_write_json(tree, &json);

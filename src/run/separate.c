@@ -306,6 +306,7 @@ static saw_status open_streams(saw_job *job, voice *v, int groups, int64_t whole
     saw_stream_options options = {.chunk_samples = llround(o->chunk_s * v->info->rate_hz),
                                   .whole_samples = whole,
                                   .overlap = o->overlap,
+                                  .stitch = o->stitch,
                                   .batch = o->batch,
                                   .stems = job->stems,
                                   .n_stems = job->n_stems};

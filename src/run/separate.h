@@ -32,6 +32,7 @@ typedef struct saw_job_options {
     bool whole;           /* one forward over the whole input */
     double chunk_s;       /* 0: the model's */
     int overlap, batch;   /* 0: the model's, 1 */
+    const char *stitch;   /* how chunks are joined; NULL: the model's */
     bool tta; /* mean of the mix as it is, with channels swapped (stereo models), and with its sign
                  turned */
     double start_s, duration_s; /* duration 0: to the end */

@@ -56,13 +56,20 @@ saw_weight_source saw_checkpoint_source(saw_checkpoint *ck)
 
 /* ---- separator ---------------------------------------------------------------------------------------- */
 
-static saw_graph *record_model(const saw_separator *s, int64_t batch, int64_t samples)
+static saw_graph *record_model(const saw_separator *s, int64_t batch, int64_t samples, bool inner_frames)
 {
     saw_graph *g;
-    if (saw_graph_open(s->ctx, &g))
+    size_t bytes = s->spec.model->options_bytes;
+    void *options = saw_alloc(s->ctx, bytes);
+    if (!options || saw_graph_open(s->ctx, &g)) {
+        saw_free(s->ctx, options);
         return NULL;
+    }
+    memcpy(options, s->spec.options, bytes);
+    ((saw_model_common *)options)->inner_frames = inner_frames;
     const saw_model_common *c = saw_model_common_of(&s->spec);
-    s->spec.model->record(g, s->spec.options, saw_input(g, "mix", SAW_DIMS(batch, c->channels, samples)));
+    s->spec.model->record(g, options, saw_input(g, "mix", SAW_DIMS(batch, c->channels, samples)));
+    saw_free(s->ctx, options);
     return g;
 }
 
@@ -168,6 +175,8 @@ saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_sepa
     saw_config *config = NULL;
     saw_status status = s->path ? saw_checkpoint_open(ctx, path, &s->checkpoint) : SAW_ERR_MEMORY;
     if (!status)
+        status = saw_model_import(s->checkpoint);
+    if (!status)
         status = saw_model_file_config(ctx, s->checkpoint, path, o.config, &config, &s->config_path);
     bool configured = config != NULL;
     if (!status && o.n_settings) {
@@ -185,7 +194,7 @@ saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_sepa
     saw_config_free(config);
     if (!status) {
         const saw_model_common *c = saw_model_common_of(&s->spec);
-        saw_graph *g = record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples);
+        saw_graph *g = record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples, false);
         status = g ? saw_graph_status(g) : SAW_ERR_MEMORY;
         if (!status)
             status = check_names(s, g);
@@ -232,10 +241,24 @@ const saw_checkpoint *saw_separator_checkpoint(const saw_separator *s)
 
 /* ---- streams --------------------------------------------------------------------------------------------- */
 
+static bool is_spleeter(const saw_stream_options *o)
+{
+    return o->stitch && !strcmp(o->stitch, "spleeter") && o->whole_samples <= 0;
+}
+
 static saw_status chunk_length(saw_separator *s, const saw_stream_options *o, int64_t *chunk)
 {
     const saw_model_common *c = saw_model_common_of(&s->spec);
     int64_t hop = c->hop_samples > 0 ? c->hop_samples : 1;
+    if (is_spleeter(o)) {
+        *chunk = c->spleeter_chunk_samples;
+        bool other = o->chunk_samples > 0 || o->overlap > 0;
+        return *chunk && !other ? SAW_OK
+                                : saw_fail(s->ctx, SAW_ERR_ARGUMENT,
+                                           other ? "%s: the stitcher spleeter has its own chunks: leave chunk and overlap out"
+                                                 : "%s: only Spleeter's models can be joined by the stitcher spleeter",
+                                           s->path);
+    }
     if (o->whole_samples > 0)
         *chunk = o->whole_samples > c->min_samples ? o->whole_samples : c->min_samples;
     else
@@ -279,7 +302,7 @@ static saw_status stem_outputs(saw_separator *s, const saw_stream_options *o, ch
 static saw_status plan(saw_separator *s, const saw_stream_options *o, int64_t chunk, const char *const *outputs,
                        int n_outputs, saw_program **out)
 {
-    saw_graph *g = record_model(s, o->batch > 1 ? o->batch : 1, chunk);
+    saw_graph *g = record_model(s, o->batch > 1 ? o->batch : 1, chunk, is_spleeter(o));
     *out = NULL;
     if (!g)
         return SAW_ERR_MEMORY;
@@ -347,15 +370,18 @@ saw_status saw_stream_open(saw_separator *s, const saw_stream_options *options, 
     status = stem_outputs(s, &o, names, outputs, &t->n_stems);
     if (!status)
         status = plan(s, &o, chunk, outputs, t->n_stems, &t->program);
-    saw_stitch_options stitch = {.kind = o.whole_samples > 0 ? "whole" : "msst",
+    const char *kind = o.stitch ? o.stitch : c->stitch && o.overlap <= 0 ? c->stitch : "msst";
+    saw_stitch_options stitch = {.kind = o.whole_samples > 0 ? "whole" : kind,
                                  .channels = c->channels,
                                  .stems = t->n_stems,
                                  .chunk_samples = chunk,
                                  .overlap = o.whole_samples > 0 ? 1 : o.overlap > 0 ? o.overlap : c->overlap,
-                                 .batch = t->batch};
+                                 .batch = t->batch,
+                                 .frame_samples = c->spleeter_frame_samples,
+                                 .hop_samples = c->hop_samples};
     if (!status) {
         t->info = (saw_stream_info){.channels = c->channels, .stems = t->n_stems, .chunk_samples = chunk};
-        t->info.step_samples = chunk / stitch.overlap;
+        t->info.step_samples = saw_stitcher_step_samples(&stitch);
         t->info.flops_per_chunk = saw_program_flops(t->program) / t->batch;
         t->info.memory_bytes = saw_program_run_bytes(t->program) + saw_program_weight_bytes(t->program) +
                                saw_stitcher_memory_bytes(&stitch);

@@ -17,15 +17,52 @@
 #include "run/stitch.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
+
+typedef struct layout layout;
 
 typedef struct stitch_kind {
     const char *name;
-    bool overlaps; /* else step = chunk */
-    bool border;   /* mirror chunk - step samples at both ends of a signal longer than twice that */
-    bool fill;     /* mirror a short chunk of more than chunk / 2 samples; else zeros */
-    void (*window)(float *w, int64_t chunk, bool first, bool last);
+    int64_t (*step)(const saw_stitch_options *o);
+    bool border; /* mirror chunk - step samples at both ends of a signal longer than twice that */
+    bool fill;   /* mirror a short chunk of more than chunk / 2 samples; else zeros */
+    bool ends; /* a chunk that reaches the end is the last, even if a step from it is not the end */
+    bool frames; /* half a frame of zeros goes before the signal */
+    void (*window)(float *w, const layout *l, bool first, bool last);
 } stitch_kind;
+
+/* What follows from the options. */
+struct layout {
+    const stitch_kind *kind;
+    int64_t chunk, step, border, frame, hop;
+    int64_t need;            /* input before a batch is cut, once begun */
+    int64_t reach;           /* a chunk is the last when no more than so much is there */
+    int64_t decide;          /* signal samples after which the mirror at the start is decided */
+    int64_t input, output;   /* room of the two windows */
+    size_t floats, pointers; /* of everything together */
+    int channels, rows, batch;
+};
+
+static int64_t shared_step(const saw_stitch_options *o)
+{
+    return o->chunk_samples / (o->overlap ? o->overlap : 1);
+}
+
+static int64_t whole_step(const saw_stitch_options *o)
+{
+    return o->chunk_samples;
+}
+
+static int64_t fade_step(const saw_stitch_options *o)
+{
+    return o->chunk_samples - o->chunk_samples / 8;
+}
+
+static int64_t frames_step(const saw_stitch_options *o)
+{
+    return o->chunk_samples - o->frame_samples + o->hop_samples;
+}
 
 /* Evenly from a to b in float32, built from both ends as torch.linspace does. */
 static void ramp(float *w, int64_t n, float a, float b)
@@ -35,28 +72,58 @@ static void ramp(float *w, int64_t n, float a, float b)
         w[i] = i < n / 2 || n == 1 ? a + step * (float)i : b - step * (float)(n - 1 - i);
 }
 
-static void flat(float *w, int64_t chunk, bool first, bool last)
+static void flat(float *w, const layout *l, bool first, bool last)
 {
     (void)first, (void)last;
-    for (int64_t i = 0; i < chunk; i++)
+    for (int64_t i = 0; i < l->chunk; i++)
         w[i] = 1;
 }
 
 /* A chunk that is first and last at once still fades out there. */
-static void faded(float *w, int64_t chunk, bool first, bool last)
+static void faded(float *w, const layout *l, bool first, bool last)
 {
-    int64_t fade = chunk / 10;
-    flat(w, chunk, first, last);
+    int64_t fade = l->chunk / 10;
+    flat(w, l, first, last);
     if (first || !last)
-        ramp(w + chunk - fade, fade, 1, 0);
+        ramp(w + l->chunk - fade, fade, 1, 0);
     if (!first)
         ramp(w, fade, 0, 1);
 }
 
+/* Ramps over the overlap that sum to 1 and are nowhere 0. */
+static void crossed(float *w, const layout *l, bool first, bool last)
+{
+    int64_t fade = l->chunk - l->step;
+    flat(w, l, first, last);
+    for (int64_t i = 0; i < fade; i++) {
+        float rising = ((float)i + 0.5f) / (float)fade;
+        if (!first)
+            w[i] = rising;
+        if (!last)
+            w[l->chunk - 1 - i] = rising;
+    }
+}
+
+static void squares(float *w, const layout *l, bool first, bool last)
+{
+    (void)first, (void)last;
+    for (int64_t i = 0; i < l->chunk; i++) {
+        double sum = 0;
+        int64_t low = i < l->frame ? 0 : (i - l->frame) / l->hop + 1;
+        for (int64_t at = low * l->hop; at <= i && at + l->frame <= l->chunk; at += l->hop) {
+            double s = sin(3.14159265358979323846 * (double)(i - at) / (double)l->frame);
+            sum += s * s * s * s;
+        }
+        w[i] = (float)sum;
+    }
+}
+
 static const stitch_kind kinds[] = {
-    {"msst", true, true, true, faded},
-    {"demucs", true, false, false, flat},
-    {"whole", false, false, false, flat},
+    {"msst", shared_step, true, true, false, false, faded},
+    {"demucs", shared_step, false, false, false, false, flat},
+    {"whole", whole_step, false, false, false, false, flat},
+    {"fade", fade_step, false, false, true, false, crossed},
+    {"spleeter", frames_step, false, false, false, true, squares},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -64,17 +131,6 @@ const char *saw_stitch_kind_name(int i)
 {
     return i >= 0 && i < KINDS ? kinds[i].name : NULL;
 }
-
-/* What follows from the options. */
-typedef struct layout {
-    const stitch_kind *kind;
-    int64_t chunk, step, border;
-    int64_t need;            /* input before a batch is cut, once begun */
-    int64_t decide;          /* signal samples after which the mirror at the start is decided */
-    int64_t input, output;   /* room of the two windows */
-    size_t floats, pointers; /* of everything together */
-    int channels, rows, batch;
-} layout;
 
 struct saw_stitcher {
     saw_context *ctx;
@@ -136,10 +192,18 @@ static saw_status plan(saw_context *ctx, const saw_stitch_options *o, layout *l)
         return saw_fail(ctx, SAW_ERR_ARGUMENT,
                         "chunks of %lld samples with overlap %d make no sense", (long long)l->chunk,
                         overlap);
+    l->frame = l->kind->frames ? o->frame_samples : 0;
+    l->hop = o->hop_samples;
+    if (l->kind->frames &&
+        (l->hop < 1 || l->frame < l->hop || l->frame > l->chunk || (l->chunk - l->frame) % l->hop))
+        return saw_fail(ctx, SAW_ERR_ARGUMENT,
+                        "chunks of %lld samples are no whole frames of %lld, one every %lld",
+                        (long long)l->chunk, (long long)l->frame, (long long)l->hop);
     l->rows = o->stems * o->channels;
-    l->step = l->kind->overlaps ? l->chunk / overlap : l->chunk;
+    l->step = l->kind->step(o);
     l->border = l->kind->border ? l->chunk - l->step : 0;
-    l->need = (batch - 1) * l->step + most(l->chunk, l->step + 1);
+    l->reach = l->kind->ends ? l->chunk : l->step;
+    l->need = (batch - 1) * l->step + most(l->chunk, l->reach + 1);
     l->decide = l->border ? 2 * l->border + 1 : 0;
     /* Both ends mirrored and the sample behind. Ready at most: a batch of steps, or border + 1
      * right after the decision. */
@@ -153,6 +217,12 @@ static saw_status plan(saw_context *ctx, const saw_stitch_options *o, layout *l)
                         "chunks of %lld samples are more than this machine can address",
                         (long long)l->chunk);
     return SAW_OK;
+}
+
+int64_t saw_stitcher_step_samples(const saw_stitch_options *options)
+{
+    layout l;
+    return plan(NULL, options, &l) ? 0 : l.step;
 }
 
 size_t saw_stitcher_memory_bytes(const saw_stitch_options *options)
@@ -191,8 +261,9 @@ saw_status saw_stitcher_open(saw_context *ctx, const saw_stitch_options *options
     for (int64_t i = 0; i < (int64_t)l.batch * l.rows; i++)
         s->out[i] = s->results + i * l.chunk;
     s->window_first = s->window_last = true;
-    l.kind->window(s->window, l.chunk, true, true);
-    s->origin = 1 + l.border; /* room for the mirror in front */
+    l.kind->window(s->window, &s->l, true, true);
+    s->origin = 1 + l.border;         /* room for the mirror in front */
+    s->have = s->first = l.frame / 2; /* zeros */
     s->begun = !l.decide;
     *out = s;
     return SAW_OK;
@@ -275,7 +346,7 @@ static void add_chunk(saw_stitcher *s, int j, int64_t n, bool first, bool last)
     const layout *l = &s->l;
     int64_t index = s->at + s->next + j * l->step - s->base;
     if (first != s->window_first || last != s->window_last) {
-        l->kind->window(s->window, l->chunk, first, last);
+        l->kind->window(s->window, l, first, last);
         s->window_first = first;
         s->window_last = last;
     }
@@ -315,9 +386,10 @@ static saw_status run_batch(saw_stitcher *s, int count)
     compact_output(s, written, most(written, chunk_end));
     for (int j = 0; j < count; j++) {
         int64_t left = s->have - j * l->step;
-        add_chunk(s, j, least(l->chunk, left), s->next + j == 0, s->finished && left <= l->step);
+        add_chunk(s, j, least(l->chunk, left), s->next + j == 0, s->finished && left <= l->reach);
     }
-    compact_input(s, least(count * l->step, s->have));
+    bool all = s->finished && s->have - (count - 1) * l->step <= l->reach;
+    compact_input(s, all ? s->have : count * l->step);
     return SAW_OK;
 }
 
@@ -380,15 +452,16 @@ saw_status saw_stitcher_finish(saw_stitcher *s)
         begin(s);
     s->finished = true;
     s->end = s->first + s->pushed;
-    for (int c = 0; c < l->channels && s->first; c++) {
+    int64_t mirrored = l->border ? s->first : 0;
+    for (int c = 0; c < l->channels; c++) {
         float *x = s->input + c * l->input + s->origin + s->have;
-        for (int64_t i = 0; i < l->border; i++)
+        for (int64_t i = 0; i < mirrored; i++)
             x[i] = x[-2 - i];
     }
-    s->have += s->first;
+    s->have += mirrored;
     assert(s->origin + s->have <= l->input);
     while (s->have) {
-        int64_t chunks = (s->have + l->step - 1) / l->step;
+        int64_t chunks = 1 + (most(s->have - l->reach, 0) + l->step - 1) / l->step;
         if (run_batch(s, (int)least(chunks, l->batch)))
             return s->failed;
     }

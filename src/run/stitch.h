@@ -12,6 +12,15 @@
  * averages; the last chunk is filled up with zeros. "whole"   one chunk and no overlap: give the
  * length of the whole signal as chunk_samples.
  *
+ *   "fade"    step = chunk - chunk / 8: neighbours fade into each other over chunk / 8 samples, and
+ * overlap nowhere else; the chunk that reaches the end is the last one, filled up with zeros.
+ *   "spleeter"  as if a model that works on frames of a transform (squared Hann windows of
+ * frame_samples, one every hop_samples, the first centred on sample 0) had been given the frames of
+ * the whole signal and cut them into segments: a chunk is the samples that the frames of one
+ * segment reach, step = its number of frames * hop, and chunks are weighted by the sums of their
+ * squared windows. Results are then those of one inverse transform of all frames. Only the frames
+ * that reach beyond the end are different: here they see zeros.
+ *
  * All memory is taken at open and does not depend on the length of the signal. Results do not
  * depend on the batch size nor on how input and output are cut into calls, bit for bit, if the
  * model's do not depend on the batch.
@@ -32,14 +41,17 @@ typedef struct saw_stitch_options {
     const char *kind; /* NULL: "msst" */
     int channels, stems;
     int64_t chunk_samples;
-    int overlap; /* chunks over every sample, 1 to chunk_samples; 0: 1 */
-    int batch;   /* chunks per call of the model; 0: 1 */
+    int overlap;                        /* chunks over every sample, 1 to chunk_samples; 0: 1 */
+    int batch;                          /* chunks per call of the model; 0: 1 */
+    int64_t frame_samples, hop_samples; /* of "spleeter" */
 } saw_stitch_options;
 
 typedef struct saw_stitcher saw_stitcher;
 
 /** Name of row i of the table, NULL behind the last. */
 const char *saw_stitch_kind_name(int i);
+/** Samples from chunk to chunk; 0 when the options are wrong. */
+int64_t saw_stitcher_step_samples(const saw_stitch_options *options);
 /** Bytes that open will take; 0 when the options are wrong. */
 size_t saw_stitcher_memory_bytes(const saw_stitch_options *options);
 

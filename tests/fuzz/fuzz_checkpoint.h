@@ -46,7 +46,7 @@ static void fuzz_checkpoint(const char *path)
 }
 
 /** A file without a name, made once, and its path. */
-static int fuzz_file(char path[64])
+static inline int fuzz_file(char path[64])
 {
     static int fd = -1;
     if (fd < 0)

@@ -76,11 +76,18 @@ static void offset_all(float **to, float *base, int rows, int64_t stride, int64_
         to[r] = base + r * stride + at;
 }
 
+/* Frames that the row "spleeter" is tried with, one every sample. */
+static int64_t frame_of(int64_t chunk)
+{
+    return chunk / 2 + 1;
+}
+
 /* The stems of x [CHANNELS][n] as [ROWS][n], checking all counts on the way; the caller frees. */
 static float *stitch(run how, const float *x, int64_t n)
 {
     fake model = {.chunk = how.chunk, .kind = how.fake};
-    saw_stitch_options o = {how.kind, CHANNELS, STEMS, how.chunk, how.overlap, how.batch};
+    saw_stitch_options o = {how.kind, CHANNELS, STEMS, how.chunk, how.overlap, how.batch, 0, 1};
+    o.frame_samples = frame_of(how.chunk);
     saw_stitcher *s;
     size_t before = saw_context_memory(ctx).now_bytes;
     assert_int_equal(saw_stitcher_open(ctx, &o, run_fake, &model, &s), SAW_OK);
@@ -275,39 +282,68 @@ static float mirrored(const float *x, int64_t n, int64_t p)
     return x[p < 0 ? -p : p >= n ? 2 * (n - 1) - p : p];
 }
 
+/* The same when zeros come before. */
+static float zero_before(const float *x, int64_t n, int64_t p)
+{
+    return p < 0 || p >= n ? 0 : x[p];
+}
+
 /* The stitcher's definition again for the MIRROR fake, whole signal at once, in double. */
 static void reference(const run *how, const float *x, int64_t n, double *y)
 {
     bool msst = !strcmp(how->kind, "msst"), whole = !strcmp(how->kind, "whole");
+    bool crossed = !strcmp(how->kind, "fade"), frames = !strcmp(how->kind, "spleeter");
     int64_t chunk = how->chunk, step = whole ? chunk : chunk / how->overlap, fade = chunk / 10;
-    int64_t border = msst && n > 2 * (chunk - step) ? chunk - step : 0, line = n + 2 * border;
+    int64_t frame = frame_of(chunk);
+    if (crossed) {
+        fade = chunk / 8;
+        step = chunk - fade;
+    }
+    if (frames)
+        step = chunk - frame + 1;
+    int64_t border = msst && n > 2 * (chunk - step) ? chunk - step : 0;
+    int64_t before = frames ? frame / 2 : border, line = before + n + border;
+    if (!n)
+        return;
     double *sum = calloc((size_t)line + 1, sizeof *sum);
     double *out = calloc((size_t)(ROWS * line + 1), sizeof *out);
-    for (int64_t begin = 0; begin < line; begin += step) {
+    float (*sample)(const float *, int64_t, int64_t) = frames ? zero_before : mirrored;
+    bool more = true;
+    for (int64_t begin = 0; more && begin < line; begin += step) {
+        more = !crossed || begin + chunk < line;
         int64_t have = line - begin < chunk ? line - begin : chunk;
-        bool first = begin == 0, last = begin + step >= line, fill = msst && have > chunk / 2;
+        bool first = begin == 0, last = begin + (crossed ? chunk : step) >= line;
+        bool fill = msst && have > chunk / 2;
         for (int64_t i = 0; i < have; i++) {
             double w = 1, p = (double)i / (double)chunk;
             if (msst && !first && i < fade)
                 w = fade > 1 ? (double)i / (double)(fade - 1) : 0;
             if (msst && (first || !last) && i >= chunk - fade)
                 w = fade > 1 ? (double)(chunk - 1 - i) / (double)(fade - 1) : 1;
+            if (crossed && !first && i < fade)
+                w = ((double)i + 0.5) / (double)fade;
+            if (crossed && !last && i >= chunk - fade)
+                w = ((double)(chunk - 1 - i) + 0.5) / (double)fade;
+            w = frames ? 0 : w;
+            for (int64_t t = 0; frames && t <= i && t + frame <= chunk; t++)
+                if (i - t < frame)
+                    w += pow(sin(M_PI * (double)(i - t) / (double)frame), 4);
             sum[begin + i] += w;
             int64_t back = chunk - 1 - i;
             for (int c = 0; c < CHANNELS; c++) {
                 const float *xc = x + c * n;
-                double other = back < have ? mirrored(xc, n, begin + back - border)
-                               : fill      ? mirrored(xc, n, begin + 2 * (have - 1) - back - border)
+                double other = back < have ? sample(xc, n, begin + back - before)
+                               : fill      ? sample(xc, n, begin + 2 * (have - 1) - back - before)
                                            : 0;
                 out[c * line + begin + i] +=
-                    w * mirrored(xc, n, begin + i - border) * (1 + 3 * p * p);
+                    w * sample(xc, n, begin + i - before) * (1 + 3 * p * p);
                 out[(c + CHANNELS) * line + begin + i] += w * other;
             }
         }
     }
     for (int r = 0; r < ROWS; r++)
         for (int64_t i = 0; i < n; i++) {
-            int64_t at = border + i;
+            int64_t at = before + i;
             y[r * n + i] = sum[at] > 0 ? out[r * line + at] / sum[at] : 0;
         }
     free(sum);
@@ -353,8 +389,14 @@ static void test_latency(void **state)
         for (size_t o = 0; o < 4; o++)
             for (int batch = 1; batch < 4; batch++) {
                 fake model = {.chunk = 200};
-                saw_stitch_options options = {
-                    saw_stitch_kind_name(kind), CHANNELS, STEMS, 200, overlaps[o], batch};
+                saw_stitch_options options = {saw_stitch_kind_name(kind),
+                                              CHANNELS,
+                                              STEMS,
+                                              200,
+                                              overlaps[o],
+                                              batch,
+                                              frame_of(200),
+                                              1};
                 saw_stitcher *s;
                 assert_int_equal(saw_stitcher_open(ctx, &options, run_fake, &model, &s), SAW_OK);
                 int64_t got = 0, most = 0;
@@ -391,7 +433,7 @@ static void test_no_memory(void **state)
 {
     (void)state;
     saw_context *poor;
-    saw_stitch_options o = {"msst", CHANNELS, STEMS, 100, 2, 1};
+    saw_stitch_options o = {"msst", CHANNELS, STEMS, 100, 2, 1, 0, 0};
     fake model = {.chunk = 100};
     calls_left = -1;
     assert_int_equal(
@@ -415,9 +457,12 @@ static void test_errors(void **state)
 {
     (void)state;
     const saw_stitch_options wrong[] = {
-        {"nobody", 2, 2, 100, 2, 1}, {"msst", 0, 2, 100, 2, 1},      {"msst", 2, 0, 100, 2, 1},
-        {"msst", 2, 2, 0, 2, 1},     {"msst", 2, 2, 100, 101, 1},    {"msst", 2, 2, 100, -1, 1},
-        {"msst", 2, 2, 100, 2, -1},  {"msst", 2, 2, INT64_MAX, 2, 1}};
+        {"nobody", 2, 2, 100, 2, 1, 0, 0},    {"msst", 0, 2, 100, 2, 1, 0, 0},
+        {"msst", 2, 0, 100, 2, 1, 0, 0},      {"msst", 2, 2, 0, 2, 1, 0, 0},
+        {"msst", 2, 2, 100, 101, 1, 0, 0},    {"msst", 2, 2, 100, -1, 1, 0, 0},
+        {"msst", 2, 2, 100, 2, -1, 0, 0},     {"msst", 2, 2, INT64_MAX, 2, 1, 0, 0},
+        {"spleeter", 2, 2, 100, 1, 1, 40, 0}, {"spleeter", 2, 2, 100, 1, 1, 40, 7},
+        {"spleeter", 2, 2, 100, 1, 1, 101, 1}};
     saw_stitcher *s;
     fake model = {.chunk = 100, .fails_at = 2};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -425,8 +470,8 @@ static void test_errors(void **state)
         assert_null(s);
         assert_int_equal(saw_stitcher_memory_bytes(&wrong[i]), 0);
     }
-    saw_stitch_options huge = {"msst", 256, 256, (int64_t)1 << 40, 1, 4096},
-                       small = {NULL, CHANNELS, STEMS, 100, 2, 1};
+    saw_stitch_options huge = {"msst", 256, 256, (int64_t)1 << 40, 1, 4096, 0, 0},
+                       small = {NULL, CHANNELS, STEMS, 100, 2, 1, 0, 0};
     assert_int_equal(saw_stitcher_open(ctx, &huge, run_fake, &model, &s), SAW_ERR_MEMORY);
 
     assert_int_equal(saw_stitcher_open(ctx, &small, run_fake, &model, &s), SAW_OK);
