@@ -12,7 +12,7 @@ pc=$(find "$prefix" -name bandsaw.pc -printf '%h')
 sed -i "s|^prefix=.*|prefix=$prefix|" "$pc/bandsaw.pc"
 export PKG_CONFIG_PATH="$pc"
 # shellcheck disable=SC2046,SC2086
-cc $flags "$source/examples/separate.c" -o "$prefix/separate" $(pkg-config --static --cflags --libs bandsaw)
+cc $flags "$source/examples/separate.c" -o "$prefix/separate" $(pkg-config --cflags --libs bandsaw)
 for program in "$prefix/cmake-build/separate" "$prefix/separate"; do
     if "$program" /nonexistent.ckpt </dev/null 2>"$prefix/error"; then
         echo "$program: accepted a checkpoint that is not there"
