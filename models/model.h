@@ -28,7 +28,8 @@ typedef struct saw_model_common {
     int64_t output_trim;   /* output length is input length rounded down to a multiple of this (1: the same) */
     /* The stitcher "spleeter" works with this model: its chunks, and the length of their frames. 0: it does not. */
     int64_t spleeter_chunk_samples, spleeter_frame_samples;
-    bool inner_frames; /* record for such chunks: only frames that lie within the input */
+    /* Record for such chunks: only frames that lie within the input, times the input "present" [B,T,1]. */
+    bool inner_frames;
 } saw_model_common;
 
 /** Something that no tensor and no config told: "hop 441 (as in ...)". */

@@ -364,6 +364,8 @@ static void record(saw_graph *g, const void *options, saw_val mix)
     saw_val spectrum = saw_tap(g, "stft", saw_stft_op(g, mix, plan));               /* [B,T,K,C,2] */
     saw_val frame = saw_merge_last(g, saw_merge_last(g, spectrum));                 /* [B,T,2 K C] */
     int64_t frames = saw_dim(g, spectrum, 1), segments = (frames + o->segment - 1) / o->segment;
+    if (c->inner_frames)
+        frame = saw_mul(g, frame, saw_input(g, "present", SAW_DIMS(batch, frames, 1)));
     saw_val x = saw_magnitude(g, saw_slice_last(g, frame, 0, 2 * seen));            /* [B,T,F C] */
     if (frames != segments * o->segment)
         x = saw_pad(g, x, 1, 0, segments * o->segment - frames);

@@ -4,6 +4,7 @@
 #include "run/separator.h"
 
 #include "kernels/simd/simd.h"
+#include "run/convert.h"
 #include "run/model_file.h"
 #include "run/stitch.h"
 
@@ -28,8 +29,9 @@ struct saw_stream {
     saw_run *run;
     saw_stitcher *stitcher;
     saw_stream_info info;
-    saw_tensor mix, *stems;
+    saw_tensor mix, present, *stems;
     int n_stems, batch;
+    int64_t frame, hop; /* of the stitcher spleeter */
 };
 
 /* ---- weights from a checkpoint ---------------------------------------------------------------------- */
@@ -46,7 +48,7 @@ static saw_status source_dims(void *user, const char *name, saw_dims *dims)
 static saw_status source_read(void *user, const char *name, int64_t first, int64_t n, float *out)
 {
     saw_checkpoint *ck = user;
-    return saw_checkpoint_read_f32(ck, saw_checkpoint_find(ck, name), first, n, out);
+    return saw_converted_read_f32(ck, saw_checkpoint_find(ck, name), first, n, out);
 }
 
 saw_weight_source saw_checkpoint_source(saw_checkpoint *ck)
@@ -326,6 +328,17 @@ saw_status saw_separator_plan(saw_separator *s, const saw_stream_options *option
     return status ? status : plan(s, &o, chunk, outputs, n, out);
 }
 
+/* Frames that are centred beyond the end are not there. */
+static void mark_present(saw_stream *t, int count)
+{
+    int64_t frames = t->present.dims[1];
+    for (int b = 0; b < t->batch; b++) {
+        int64_t n = b < count ? saw_stitcher_present(t->stitcher, b) : 0;
+        for (int64_t i = 0; i < frames; i++)
+            ((float *)t->present.data)[b * frames + i] = i * t->hop + t->frame / 2 <= n ? 1 : 0;
+    }
+}
+
 static saw_status run_chunks(void *user, int count, const float *const *in, float *const *out)
 {
     saw_stream *t = user;
@@ -338,6 +351,8 @@ static saw_status run_chunks(void *user, int count, const float *const *in, floa
         else
             memset(row, 0, bytes); /* a batch that is not full */
     }
+    if (t->present.data)
+        mark_present(t, count);
     saw_status status = saw_run_execute(t->run);
     for (int b = 0; b < count && !status; b++)
         for (int s = 0; s < t->n_stems; s++)
@@ -407,6 +422,9 @@ saw_status saw_stream_open(saw_separator *s, const saw_stream_options *options, 
         return status;
     }
     t->mix = saw_run_named(t->run, "mix");
+    t->present = saw_run_named(t->run, "present");
+    t->frame = stitch.frame_samples;
+    t->hop = stitch.hop_samples;
     for (int i = 0; i < t->n_stems; i++)
         t->stems[i] = saw_run_named(t->run, outputs[i]);
     t->info.latency_samples = saw_stitcher_latency_samples(t->stitcher);

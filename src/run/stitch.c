@@ -104,18 +104,23 @@ static void crossed(float *w, const layout *l, bool first, bool last)
     }
 }
 
+/* Sum of the squared windows of the first `frames` frames of a chunk, at sample i of it. */
+static float square_sum(const layout *l, int64_t frames, int64_t i)
+{
+    double sum = 0;
+    for (int64_t t = i < l->frame ? 0 : (i - l->frame) / l->hop + 1; t < frames && t * l->hop <= i;
+         t++) {
+        double s = sin(3.14159265358979323846 * (double)(i - t * l->hop) / (double)l->frame);
+        sum += s * s * s * s;
+    }
+    return (float)sum;
+}
+
 static void squares(float *w, const layout *l, bool first, bool last)
 {
     (void)first, (void)last;
-    for (int64_t i = 0; i < l->chunk; i++) {
-        double sum = 0;
-        int64_t low = i < l->frame ? 0 : (i - l->frame) / l->hop + 1;
-        for (int64_t at = low * l->hop; at <= i && at + l->frame <= l->chunk; at += l->hop) {
-            double s = sin(3.14159265358979323846 * (double)(i - at) / (double)l->frame);
-            sum += s * s * s * s;
-        }
-        w[i] = (float)sum;
-    }
+    for (int64_t i = 0; i < l->chunk; i++)
+        w[i] = square_sum(l, (l->chunk - l->frame) / l->hop + 1, i);
 }
 
 static const stitch_kind kinds[] = {
@@ -202,7 +207,7 @@ static saw_status plan(saw_context *ctx, const saw_stitch_options *o, layout *l)
     l->rows = o->stems * o->channels;
     l->step = l->kind->step(o);
     l->border = l->kind->border ? l->chunk - l->step : 0;
-    l->reach = l->kind->ends ? l->chunk : l->step;
+    l->reach = l->kind->ends ? l->chunk : l->kind->frames ? l->step + l->frame / 2 - 1 : l->step;
     l->need = (batch - 1) * l->step + most(l->chunk, l->reach + 1);
     l->decide = l->border ? 2 * l->border + 1 : 0;
     /* Both ends mirrored and the sample behind. Ready at most: a batch of steps, or border + 1
@@ -276,6 +281,11 @@ void saw_stitcher_close(saw_stitcher *s)
     saw_map_free(s->ctx, s->map, s->l.floats * sizeof(float));
     saw_free(s->ctx, s->in);
     saw_free(s->ctx, s);
+}
+
+int64_t saw_stitcher_present(const saw_stitcher *s, int j)
+{
+    return least(s->l.chunk, most(0, s->have - j * s->l.step));
 }
 
 int64_t saw_stitcher_latency_samples(const saw_stitcher *s)
@@ -355,6 +365,12 @@ static void add_chunk(saw_stitcher *s, int j, int64_t n, bool first, bool last)
         const float *y = s->out[j * l->rows + r];
         for (int64_t i = 0; i < n; i++)
             to[i] += y[i] * s->window[i];
+    }
+    if (l->kind->frames && n < l->chunk) { /* frames centred beyond the end are not there */
+        int64_t frames = n < l->frame / 2 ? 0 : (n - l->frame / 2) / l->hop + 1;
+        for (int64_t i = 0; i < n; i++)
+            s->sum[index + i] += square_sum(l, frames, i);
+        return;
     }
     for (int64_t i = 0; i < n; i++)
         s->sum[index + i] += s->window[i];
@@ -460,7 +476,7 @@ saw_status saw_stitcher_finish(saw_stitcher *s)
     }
     s->have += mirrored;
     assert(s->origin + s->have <= l->input);
-    while (s->have) {
+    while (s->have && s->pushed) {
         int64_t chunks = 1 + (most(s->have - l->reach, 0) + l->step - 1) / l->step;
         if (run_batch(s, (int)least(chunks, l->batch)))
             return s->failed;

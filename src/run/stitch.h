@@ -18,8 +18,9 @@
  * frame_samples, one every hop_samples, the first centred on sample 0) had been given the frames of
  * the whole signal and cut them into segments: a chunk is the samples that the frames of one
  * segment reach, step = its number of frames * hop, and chunks are weighted by the sums of their
- * squared windows. Results are then those of one inverse transform of all frames. Only the frames
- * that reach beyond the end are different: here they see zeros.
+ * squared windows. Results are then those of one
+ *             inverse transform of all frames, if the model leaves out the frames that are centred
+ * beyond the end (saw_stitcher_present).
  *
  * All memory is taken at open and does not depend on the length of the signal. Results do not
  * depend on the batch size nor on how input and output are cut into calls, bit for bit, if the
@@ -72,6 +73,10 @@ saw_status saw_stitcher_finish(saw_stitcher *s);
 int64_t saw_stitcher_ready(const saw_stitcher *s);
 /** Write the next n <= ready samples: [stems * channels][n], stem-major. */
 saw_status saw_stitcher_pull(saw_stitcher *s, float *const *planar, int64_t n);
+
+/** While the model is called: how many samples of its chunk j are there, with what goes before the
+ * signal; the rest was filled up. */
+int64_t saw_stitcher_present(const saw_stitcher *s, int j);
 
 /** The most samples that were pushed but are not ready yet, at any moment before finish. */
 int64_t saw_stitcher_latency_samples(const saw_stitcher *s);
