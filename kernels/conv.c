@@ -112,7 +112,7 @@ SAW_REF_KERNEL(conv_forward)
         for (int64_t r = 0; r < rows.rows; r++)
             for (int64_t i = 0; i < saw_last(y); i++)
                 SAW_ROW(real, rows, 0, r)
-                [i * saw_last_stride(y)] += ((const real *)bias->data)[i * bias->strides[0]];
+    [i * saw_last_stride(y)] += ((const real *)bias->data)[i * bias->strides[0]];
     every_term(c, &c->in[0], &c->in[1], y, add_output);
 }
 
@@ -140,7 +140,7 @@ SAW_REF_KERNEL(conv_backward)
 
 #include <string.h>
 
-enum { BLOCK = 120, PATCH_DEPTH = 256, FEW_FEATURES = 16 };
+enum { BLOCK = 120, PATCH_DEPTH = 256, FEW_FEATURES = 8, FEWEST_FEATURES = 4 };
 
 static bool shape(saw_shape *s)
 {
@@ -258,6 +258,13 @@ static bool by_inputs(const conv_attr *a)
     return a->transposed && a->out <= FEW_FEATURES;
 }
 
+/* So few that every tap is better multiplied with a whole row. */
+static bool by_taps(const conv_attr *a)
+{
+    return !a->transposed && a->groups == 1 && a->stride[1] == 1 &&
+           a->in * a->out <= FEWEST_FEATURES;
+}
+
 static bool matrix(const void *attr, int64_t i, saw_pack_matrix *m)
 {
     const conv_attr *a = attr;
@@ -295,8 +302,7 @@ static bool matrix(const void *attr, int64_t i, saw_pack_matrix *m)
 
 static saw_pack pack(const void *attr, int operand)
 {
-    (void)attr;
-    return operand == 1 ? SAW_PACK_GEMM : SAW_PACK_NONE;
+    return operand == 1 && !by_taps(attr) ? SAW_PACK_GEMM : SAW_PACK_NONE;
 }
 
 /* ---- the CPU kernel
@@ -314,9 +320,21 @@ static int64_t width_of(const conv_attr *a)
     return by_inputs(a) ? a->kernel[0] * a->kernel[1] * a->out : a->out;
 }
 
+/* Numbers of one feature in a row of the input with its padding, and of the output. */
+static int64_t row_length(const conv_attr *a, const saw_tensor *x, const saw_tensor *y)
+{
+    int64_t in = x->dims[2] + a->before[1] + a->after[1], out = y->dims[2];
+    return in > out ? in : out;
+}
+
 static size_t scratch(const saw_call *c)
 {
     const conv_attr *a = c->attr;
+    if (by_taps(a)) {
+        saw_tensor x = with_bands(&c->in[0]), y = with_bands(&c->out[0]);
+        return sizeof(float) *
+               (size_t)((a->in + a->out) * (c->n_out == 1 ? row_length(a, &x, &y) : 0));
+    }
     return SAW_GEMM_SCRATCH_BYTES + BLOCK * sizeof(float *) +
            sizeof(float) *
                ((size_t)(BLOCK + 1) * (size_t)depth_of(a) + BLOCK * (size_t)width_of(a));
@@ -433,6 +451,22 @@ static void run_phase(work *w, const phase *t, const phase *f)
     w->packed += (size_t)runs * bytes;
 }
 
+/* Add what row i of the kernel gives for inputs v0 .. v0 + n - 1 to a row of outputs. */
+static void add_taps(const work *w, int64_t i, int64_t v0, int64_t n, float *to)
+{
+    const conv_attr *a = w->a;
+    int64_t width = width_of(a), step = a->stride[1], sf = w->y.strides[2];
+    for (int64_t j = 0; j < a->kernel[1]; j++) {
+        int64_t f = v0 * step - a->before[1] + j * a->dilation[1];
+        int64_t low = f < 0 ? (-f + step - 1) / step : 0;
+        int64_t high = w->y.dims[2] <= f ? 0 : (w->y.dims[2] - f + step - 1) / step;
+        const float *from = w->result + (i * a->kernel[1] + j) * a->out;
+        for (int64_t r = low; r < (high < n ? high : n); r++)
+            for (int64_t o = 0; o < a->out; o++)
+                to[(f + r * step) * sf + o] += from[r * width + o];
+    }
+}
+
 /* A transposed convolution to few features: products of inputs, then their taps are added up, input
  * by input in rising order. */
 static void run_inputs(work *w)
@@ -462,18 +496,54 @@ static void run_inputs(work *w)
                 int64_t t = low + i * a->dilation[0];
                 if (t < 0 || t >= y->dims[1])
                     continue;
-                for (int64_t r = 0; r < n; r++) {
-                    const float *from = w->result + r * width + i * a->kernel[1] * a->out;
-                    int64_t f = (v0 + r) * a->stride[1] - a->before[1];
-                    float *to = first + t * y->strides[1];
-                    for (int64_t j = 0; j < a->kernel[1]; j++, f += a->dilation[1], from += a->out)
-                        for (int64_t o = 0; f >= 0 && f < y->dims[2] && o < a->out; o++)
-                            to[f * sf + o] += from[o];
-                }
+                add_taps(w, i, v0, n, first + t * y->strides[1]);
             }
         }
     }
     w->packed += w->c->simd->pack_bytes(product_dtype(w->c->precision), width, a->in);
+}
+
+/* One feature of a row of x to `to`, with its padding; zeros when there is no such row. */
+static void take_feature(const work *w, int64_t t, int64_t k, float *to)
+{
+    int64_t n = w->x.dims[2] + w->a->before[1] + w->a->after[1];
+    const float *x = (const float *)w->x.data + t * w->x.strides[1] + k * w->x.strides[3];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t v = i - w->a->before[1];
+        bool inside = t >= 0 && t < w->x.dims[1] && v >= 0 && v < w->x.dims[2];
+        to[i] = inside ? x[v * w->x.strides[2]] : 0;
+    }
+}
+
+/* Sums over rows of single features, tap by tap. */
+static void run_taps(work *w)
+{
+    const conv_attr *a = w->a;
+    const saw_tensor *x = &w->x, *y = &w->y, *weight = &w->c->in[1];
+    int64_t length = row_length(a, x, y), n = y->dims[2], taps = a->kernel[0] * a->kernel[1];
+    float *in = w->c->scratch, *out = in + a->in * length;
+    for (int64_t t = 0; t < y->dims[1]; t++) {
+        for (int64_t o = 0; o < a->out; o++)
+            for (int64_t f = 0; f < n; f++)
+                out[o * length + f] = w->bias ? w->bias[o] : 0;
+        for (int64_t i = 0; i < a->kernel[0]; i++) {
+            int64_t u = (w->c->origin[1] + t) * a->stride[0] - a->before[0] + i * a->dilation[0];
+            for (int64_t k = 0; k < a->in; k++)
+                take_feature(w, u, k, in + k * length);
+            for (int64_t o = 0; o < a->out; o++)
+                for (int64_t k = 0; k < a->in; k++)
+                    for (int64_t j = 0; j < a->kernel[1]; j++)
+                        w->c->simd->axpy(
+                            ((const float *)
+                                 weight->data)[(o * a->in + k) * taps + i * a->kernel[1] + j],
+                            in + k * length + j * a->dilation[1], out + o * length, n);
+        }
+        for (int64_t f = 0; f < n; f++)
+            for (int64_t o = 0; o < a->out; o++) {
+                float *to = (float *)y->data + t * y->strides[1] + f * y->strides[2] + o;
+                *to = saw_adds(w->c, 0) ? *to + out[o * length + f] : out[o * length + f];
+            }
+    }
 }
 
 static void cpu_conv(const saw_call *c)
@@ -484,15 +554,18 @@ static void cpu_conv(const saw_call *c)
     w.zeros = (float *)(w.rows + BLOCK);
     w.gathered = w.zeros + depth_of(a);
     w.result = w.gathered + BLOCK * depth_of(a);
-    memset(w.zeros, 0, (size_t)depth_of(a) * sizeof(float));
+    if (!by_taps(a))
+        memset(w.zeros, 0, (size_t)depth_of(a) * sizeof(float));
     int64_t items = w.y.dims[0];
     for (int64_t b = 0; b < items; b++) {
-        w.packed = c->packed[1]->data;
+        w.packed = by_taps(a) ? NULL : c->packed[1]->data;
         for (w.group = 0; w.group < a->groups; w.group++) {
             w.bias = c->in[2].data ? (const float *)c->in[2].data + w.group * a->out : NULL;
-            if (by_inputs(a))
+            if (by_taps(a))
+                run_taps(&w);
+            else if (by_inputs(a))
                 run_inputs(&w);
-            for (int64_t p = 0; p < phase_count(a, 0) && !by_inputs(a); p++)
+            for (int64_t p = 0; p < phase_count(a, 0) && !by_inputs(a) && !by_taps(a); p++)
                 for (int64_t q = 0; q < phase_count(a, 1); q++) {
                     phase t = phase_of(a, 0, p), f = phase_of(a, 1, q);
                     run_phase(&w, &t, &f);

@@ -81,6 +81,8 @@ SAW_REF_KERNEL(ratio_mask_backward)
 
 #else
 
+#include "kernels/simd/simd.h"
+
 enum { MOST = 32, PIECE = 256 };
 
 static bool shape(saw_shape *s)
@@ -106,9 +108,15 @@ static void list(const void *attr, saw_buffer *out)
     saw_buffer_printf(out, " of %d power %g", a->which, a->power);
 }
 
-static inline float power_of(float x, double power)
+/* y = x^power */
+static void raise(const float *x, double power, float *y, int64_t n)
 {
-    return power == 2 ? x * x : power == 1 ? x : powf(x, (float)power);
+    if (power == 2)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = x[i] * x[i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            y[i] = power == 1 ? x[i] : powf(x[i], (float)power);
 }
 
 static void cpu_ratio_mask(const saw_call *c)
@@ -116,12 +124,11 @@ static void cpu_ratio_mask(const saw_call *c)
     const ratio_mask_attr *a = c->attr;
     const saw_tensor *y = &c->out[0];
     int64_t index[SAW_MAX_DIMS] = {0}, rows = saw_tensor_count(y) / saw_last(y);
-    float sum[PIECE];
+    float sum[PIECE], part[PIECE], own[PIECE];
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t first = 0; first < saw_last(y); first += PIECE) {
             int64_t n = saw_last(y) - first < PIECE ? saw_last(y) - first : PIECE;
             float *to = (float *)y->data + first;
-            const float *own = NULL;
             for (int d = 0; d < y->ndim - 1; d++)
                 to += index[d] * y->strides[d];
             for (int64_t i = 0; i < n; i++)
@@ -130,13 +137,11 @@ static void cpu_ratio_mask(const saw_call *c)
                 const float *e = (const float *)c->in[j].data + first;
                 for (int d = 0; d < y->ndim - 1; d++)
                     e += index[d] * c->in[j].strides[d];
-                for (int64_t i = 0; i < n; i++)
-                    sum[i] += power_of(e[i], a->power);
-                if (j == a->which)
-                    own = e;
+                raise(e, a->power, j == a->which ? own : part, n);
+                c->simd->add(sum, j == a->which ? own : part, sum, n);
             }
             for (int64_t i = 0; i < n; i++) {
-                float v = (power_of(own[i], a->power) + (float)(a->eps / c->n_in)) / sum[i];
+                float v = (own[i] + (float)(a->eps / c->n_in)) / sum[i];
                 to[i] = saw_adds(c, 0) ? to[i] + v : v;
             }
         }
