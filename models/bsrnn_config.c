@@ -433,8 +433,6 @@ static saw_status amanteur_infer(saw_context *ctx, const saw_checkpoint *ck, voi
     stack_bands(o->band, o->bands, widths);
     saw_assume(assumed, "hop %d, window %d, sample rate %d Hz (the usual values)", o->hop, o->win,
                o->common.rate_hz);
-    saw_assume(assumed, "masks as amanteur's code lays them out; for crlandsc's give a "
-                        "configuration with model_type bsrnn_crlandsc");
     saw_assume(assumed, "the stem's name (none is in the file)");
     return SAW_OK;
 }
@@ -525,6 +523,8 @@ const saw_model saw_model_bsrnn_amanteur = {.name = "bsrnn_amanteur",
                                             .claims = amanteur_claims,
                                             .defaults = amanteur_defaults,
                                             .infer = amanteur_infer,
+                                            .alike = "masks as amanteur's code lays them out (crlandsc's "
+                                                     "need model_type bsrnn_crlandsc)",
                                             .finish = amanteur_finish,
                                             .record = bsrnn_amanteur_record,
                                             .describe = amanteur_describe};

@@ -231,6 +231,8 @@ static saw_status start_spec(saw_context *ctx, const saw_config *config, const s
     if (!out->options)
         return SAW_ERR_MEMORY;
     out->model->defaults(out->options);
+    if (out->model->alike && !model_type(config))
+        saw_assume(&out->assumed, "%s", out->model->alike);
     return SAW_OK;
 }
 

@@ -64,6 +64,7 @@ typedef struct saw_model {
     const saw_option *options; /* ends with key NULL */
     /** Give the tensors of a variant layout the names and shapes that the model has. NULL: there is none. */
     saw_status (*import)(saw_checkpoint *ck);
+    const char *alike;         /* NULL, or what is assumed because only model_type tells this family from another */
     /** Whether the names in the checkpoint are this family's. */
     bool (*recognise)(const saw_checkpoint *ck);
     /** Whether the config describes this family (by its keys or model_type). */

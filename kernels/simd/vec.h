@@ -326,15 +326,16 @@ INLINE vu bf16_round(vf v)
 /** The 16-bit halves of all lanes: sum + lo * lo + hi * hi, exactly. */
 INLINE vi madd(vi16 a, vi16 b, vi sum)
 {
+    /* unsigned, because the peak loop lets its sums wrap */
 #if AVX512
-    return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+    return (vi)((vu)sum + (vu)_mm512_madd_epi16((__m512i)a, (__m512i)b));
 #elif AVX2
-    return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+    return (vi)((vu)sum + (vu)_mm256_madd_epi16((__m256i)a, (__m256i)b));
 #elif SSE2
-    return sum + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+    return (vi)((vu)sum + (vu)_mm_madd_epi16((__m128i)a, (__m128i)b));
 #else
     vi x = (vi)a, y = (vi)b;
-    return sum + ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+    return (vi)((vu)sum + (vu)(((x << 16) >> 16) * ((y << 16) >> 16)) + (vu)((x >> 16) * (y >> 16)));
 #endif
 }
 
