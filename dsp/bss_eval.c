@@ -58,20 +58,6 @@ double saw_median(double *values, int64_t n)
     return low == high ? low : (low + high) / 2; /* both may be infinite */
 }
 
-double saw_mean_finite(const double *values, int64_t n, int64_t *finite)
-{
-    double sum = 0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (isfinite(values[i])) {
-            sum += values[i];
-            count++;
-        }
-    if (finite)
-        *finite = count;
-    return count ? sum / (double)count : NAN;
-}
-
 /* ---- Fourier transforms --------------------------------------------------------------------- */
 
 /* One of n samples; a spectrum is n / 2 + 1 pairs of numbers. */

@@ -52,7 +52,5 @@ saw_status saw_bss_eval(saw_context *ctx, const saw_bss_input *in, saw_bss_ratio
 
 /** Median of the values that are not NaN; NaN when there are none. Sorts the values. */
 double saw_median(double *values, int64_t n);
-/** Mean of the values that are finite, NaN when there are none; *finite of them (may be NULL). */
-double saw_mean_finite(const double *values, int64_t n, int64_t *finite);
 
 #endif

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const command *const commands[] = {&command_separate, &command_inspect, &command_convert,
-                                          &command_bench, NULL};
+                                          &command_bench,   &command_evaluate, NULL};
 
 /* ---- what the commands share
  * ----------------------------------------------------------------------------------------- */

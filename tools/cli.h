@@ -8,7 +8,8 @@
 
 #include <jansson.h>
 
-extern const command command_separate, command_inspect, command_convert, command_bench;
+extern const command command_separate, command_inspect, command_convert, command_bench,
+    command_evaluate;
 
 /** Open a context whose warnings go to stderr and that Ctrl-C cancels. NULL after saying why not.
  * threads 0: one per processor. */
