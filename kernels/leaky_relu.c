@@ -53,8 +53,10 @@ static void cpu_leaky_relu(const saw_call *c)
         float *y = SAW_ROW(float, w, 1, 0);
         int64_t sx = w.stride[0], sy = w.stride[1];
         if (sx == 1 && sy == 1 && !saw_adds(c, 0)) { /* vectors */
-            for (int64_t i = 0; i < w.rows; i++)
-                y[i] = x[i] > 0 ? x[i] : slope * x[i];
+            for (int64_t i = 0; i < w.rows; i++) {
+                float v = x[i], low = slope * v;
+                y[i] = v > 0 ? v : low;
+            }
             continue;
         }
         for (int64_t i = 0; i < w.rows; i++) {

@@ -1,15 +1,18 @@
 /*
- * spleeter.c - Spleeter (Hennequin et al., JOSS 2020): one U-net a stem on magnitudes, and a ratio mask.
+ * spleeter.c - Spleeter (Hennequin et al., JOSS 2020): one U-net a stem on magnitudes, and a ratio
+ * mask.
  *
- * B batch, C audio channels, N samples, T frames, K bins of the transform, F bins that the nets see, S segments of
- * `segment` frames.
+ * B batch, C audio channels, N samples, T frames, K bins of the transform, F bins that the nets
+ * see, S segments of `segment` frames.
  *
- * Every net halves frames and bins six times by 5x5 convolutions, doubles them again by transposed ones, and gets the raw
- * output of each convolution beside the upward path. Its last layer gives a mask for the stem's magnitude. The masks that
- * are applied to the spectrum are shares of the estimates' powers, so that the stems sum to the mixture below bin F.
+ * Every net halves frames and bins six times by 5x5 convolutions, doubles them again by transposed
+ * ones, and gets the raw output of each convolution beside the upward path. Its last layer gives a
+ * mask for the stem's magnitude. The masks that are applied to the spectrum are shares of the
+ * estimates' powers, so that the stems sum to the mixture below bin F.
  *
- * The frames of the input are cut into segments; an input of the model's chunk length is one segment. Tensors are named
- * as PyTorch ports name them, below the number of the stem's net; the names of TensorFlow's own checkpoints are imported.
+ * The frames of the input are cut into segments; an input of the model's chunk length is one
+ * segment. Tensors are named as PyTorch ports name them, below the number of the stem's net; the
+ * names of TensorFlow's own checkpoints are imported.
  */
 #include "models/model.h"
 #include "nn/nn.h"
@@ -59,11 +62,13 @@ static const saw_option options_table[] = {
     {0},
 };
 
-/* ---- names ---------------------------------------------------------------------------------------------- */
+/* ---- names
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool recognise(const saw_checkpoint *ck)
 {
-    return saw_checkpoint_find(ck, "0.down1_conv.1.weight") || saw_checkpoint_find(ck, "down1_conv.1.weight");
+    return saw_checkpoint_find(ck, "0.down1_conv.1.weight") ||
+           saw_checkpoint_find(ck, "down1_conv.1.weight");
 }
 
 static bool claims(const saw_config *config)
@@ -73,7 +78,8 @@ static bool claims(const saw_config *config)
 
 static bool surplus(const char *name)
 {
-    return !strcmp(name, "global_step") || strchr(name, '/'); /* what TensorFlow's optimizers keep */
+    return !strcmp(name, "global_step") ||
+           strchr(name, '/'); /* what TensorFlow's optimizers keep */
 }
 
 /* "conv2d_9/kernel" -> layer "conv2d", number 9, part "kernel". */
@@ -94,7 +100,8 @@ static bool split_name(const char *name, char *layer, size_t room, int *number, 
     return true;
 }
 
-/* TensorFlow counts the layers of a kind through all nets: of every net 7 convolutions, 6 transposed, 12 norms. */
+/* TensorFlow counts the layers of a kind through all nets: of every net 7 convolutions, 6
+ * transposed, 12 norms. */
 static bool import_name(const char *name, char *to, size_t room, bool *kernel)
 {
     static const char *const parts[][2] = {{"kernel", "weight"},
@@ -131,7 +138,8 @@ static bool import_name(const char *name, char *to, size_t room, bool *kernel)
 
 static saw_status import(saw_checkpoint *ck)
 {
-    if (!saw_checkpoint_find(ck, "conv2d_transpose/kernel") || !saw_checkpoint_find(ck, "batch_normalization/gamma"))
+    if (!saw_checkpoint_find(ck, "conv2d_transpose/kernel") ||
+        !saw_checkpoint_find(ck, "batch_normalization/gamma"))
         return SAW_OK;
     saw_status status = SAW_OK;
     for (int i = 0; i < saw_checkpoint_count(ck) && !status; i++) {
@@ -139,12 +147,14 @@ static saw_status import(saw_checkpoint *ck)
         bool kernel;
         const saw_ckpt_tensor *t = saw_checkpoint_at(ck, i);
         if (import_name(t->name, name, sizeof name, &kernel)) /* [kh, kw, a, b] -> [b, a, kh, kw] */
-            status = saw_checkpoint_rename(ck, i, name, kernel && t->ndim == 4 ? (int[]){3, 2, 0, 1} : NULL);
+            status = saw_checkpoint_rename(ck, i, name,
+                                           kernel && t->ndim == 4 ? (int[]){3, 2, 0, 1} : NULL);
     }
     return status;
 }
 
-/* ---- options --------------------------------------------------------------------------------------------- */
+/* ---- options
+ * --------------------------------------------------------------------------------------------- */
 
 static void defaults(void *options)
 {
@@ -169,7 +179,8 @@ static int count_nets(const saw_checkpoint *ck)
     return n;
 }
 
-static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *options, saw_assumed *assumed)
+static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *options,
+                        saw_assumed *assumed)
 {
     static const char *const names[][5] = {{"vocals", "accompaniment"},
                                            {"vocals", "drums", "bass", "other"},
@@ -179,16 +190,19 @@ static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *option
     c->stems = count_nets(ck);
     if (c->stems < 2)
         return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
-                        "this is the net of one stem, and Spleeter's masks need those of all stems: give the folder that "
+                        "this is the net of one stem, and Spleeter's masks need those of all "
+                        "stems: give the folder that "
                         "holds their files, and nothing else, as the model");
     int row = c->stems == 2 ? 0 : c->stems == 4 ? 1 : c->stems == 5 ? 2 : -1;
     o->activation = c->stems == 2 ? LEAKY : ELU;
     o->softmax = c->stems == 5;
     saw_model_name_stems(c, row < 0 ? 0 : c->stems, row < 0 ? NULL : names[row]);
-    saw_assume(assumed, "the stems are %s, ... in the order of Spleeter's configurations", c->stem_names[0]);
-    saw_assume(assumed, "n_fft %d, hop %d, segments of %d frames, %d Hz", o->n_fft, o->hop, o->segment, c->rate_hz);
-    saw_assume(assumed, "%s, masks above bin %d are zeros, power %g", o->activation == ELU ? "ELU" : "leaky ReLU", o->bins,
-               o->power);
+    saw_assume(assumed, "the stems are %s, ... in the order of Spleeter's configurations",
+               c->stem_names[0]);
+    saw_assume(assumed, "n_fft %d, hop %d, segments of %d frames, %d Hz", o->n_fft, o->hop,
+               o->segment, c->rate_hz);
+    saw_assume(assumed, "%s, masks above bin %d are zeros, power %g",
+               o->activation == ELU ? "ELU" : "leaky ReLU", o->bins, o->power);
     return SAW_OK;
 }
 
@@ -197,46 +211,57 @@ static saw_status read_config(saw_context *ctx, const saw_config *config, spleet
     const saw_config *list = saw_config_get(config, "instrument_list");
     const char *names[SAW_MAX_STEMS];
     o->common.stems = saw_config_size(list);
-    if (saw_config_kind_of(list) != SAW_CONFIG_LIST || o->common.stems < 2 || o->common.stems > SAW_MAX_STEMS)
-        return saw_fail(ctx, SAW_ERR_ARGUMENT, "instrument_list must name 2 to %d stems", (int)SAW_MAX_STEMS);
+    if (saw_config_kind_of(list) != SAW_CONFIG_LIST || o->common.stems < 2 ||
+        o->common.stems > SAW_MAX_STEMS)
+        return saw_fail(ctx, SAW_ERR_ARGUMENT, "instrument_list must name 2 to %d stems",
+                        (int)SAW_MAX_STEMS);
     for (int i = 0; i < o->common.stems; i++) {
         names[i] = saw_config_as_string(saw_config_at(list, i));
         if (!names[i])
-            return saw_fail(ctx, SAW_ERR_ARGUMENT, "line %d: instrument_list must be a list of names",
+            return saw_fail(ctx, SAW_ERR_ARGUMENT,
+                            "line %d: instrument_list must be a list of names",
                             saw_config_line(list));
     }
     saw_model_name_stems(&o->common, o->common.stems, names);
     const char *type = saw_config_as_string(saw_config_find(config, "model.type"));
-    const char *down = saw_config_as_string(saw_config_find(config, "model.params.conv_activation"));
-    const char *up = saw_config_as_string(saw_config_find(config, "model.params.deconv_activation"));
+    const char *down =
+        saw_config_as_string(saw_config_find(config, "model.params.conv_activation"));
+    const char *up =
+        saw_config_as_string(saw_config_find(config, "model.params.deconv_activation"));
     o->softmax = type && !strcmp(type, "unet.softmax_unet");
     o->activation = down && !strcmp(down, "ELU") ? ELU : LEAKY;
     bool same = o->activation == ELU ? up && !strcmp(up, "ELU") : !up || !strcmp(up, "ReLU");
     if ((type && !o->softmax && strcmp(type, "unet.unet") != 0) || !same ||
         (down && o->activation == LEAKY && strcmp(down, "LeakyReLU") != 0))
-        return saw_fail(ctx, SAW_ERR_UNSUPPORTED, "the model %s with %s and %s is none that Spleeter was published with",
+        return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
+                        "the model %s with %s and %s is none that Spleeter was published with",
                         type ? type : "", down ? down : "LeakyReLU", up ? up : "ReLU");
     return SAW_OK;
 }
 
-static saw_status finish(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, void *options)
+static saw_status finish(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
+                         void *options)
 {
     spleeter_options *o = options;
     saw_model_common *c = &o->common;
     saw_status status = config ? read_config(ctx, config, o) : SAW_OK;
     if (status)
         return status;
-    if (o->hop > o->n_fft || o->n_fft % 2 || o->bins > o->n_fft / 2 + 1 || o->bins % 64 || o->segment % 64)
+    if (o->hop > o->n_fft || o->n_fft % 2 || o->bins > o->n_fft / 2 + 1 || o->bins % 64 ||
+        o->segment % 64)
         return saw_fail(ctx, SAW_ERR_ARGUMENT,
-                        "frame_length %d, frame_step %d, T %d and F %d do not fit together: T and F are multiples of 64",
+                        "frame_length %d, frame_step %d, T %d and F %d do not fit together: T and "
+                        "F are multiples of 64",
                         o->n_fft, o->hop, o->segment, o->bins);
     if (ck && count_nets(ck) != c->stems)
-        return saw_fail(ctx, SAW_ERR_SHAPE, "%d stems are named and the nets of %d are there", c->stems, count_nets(ck));
+        return saw_fail(ctx, SAW_ERR_SHAPE, "%d stems are named and the nets of %d are there",
+                        c->stems, count_nets(ck));
     for (int i = 0; i < LEVELS; i++) {
         char name[64];
         snprintf(name, sizeof name, "0.down%d_conv.1.weight", i + 1);
         const saw_ckpt_tensor *t = ck ? saw_checkpoint_find(ck, name) : NULL;
-        o->filters[i] = t && t->ndim == 4 && t->dims[0] > 0 && t->dims[0] <= 8192 ? (int)t->dims[0] : 16 << i;
+        o->filters[i] =
+            t && t->ndim == 4 && t->dims[0] > 0 && t->dims[0] <= 8192 ? (int)t->dims[0] : 16 << i;
     }
     c->hop_samples = c->min_samples = o->hop;
     c->output_trim = 1;
@@ -251,12 +276,15 @@ static saw_status finish(saw_context *ctx, const saw_config *config, const saw_c
 static void describe(const void *options, saw_buffer *out)
 {
     const spleeter_options *o = options;
-    saw_buffer_printf(out, " n_fft %d hop %d segment %d frames bins %d power %g extension %s activation %s%s", o->n_fft,
-                      o->hop, o->segment, o->bins, o->power, o->extension == AVERAGE ? "average" : "zeros",
-                      o->activation == ELU ? "ELU" : "leaky ReLU", o->softmax ? " softmax" : "");
+    saw_buffer_printf(
+        out, " n_fft %d hop %d segment %d frames bins %d power %g extension %s activation %s%s",
+        o->n_fft, o->hop, o->segment, o->bins, o->power,
+        o->extension == AVERAGE ? "average" : "zeros", o->activation == ELU ? "ELU" : "leaky ReLU",
+        o->softmax ? " softmax" : "");
 }
 
-/* ---- the model --------------------------------------------------------------------------------------------- */
+/* ---- the model
+ * --------------------------------------------------------------------------------------------- */
 
 static saw_val down_activation(saw_graph *g, saw_val x, const spleeter_options *o)
 {
@@ -275,7 +303,8 @@ static saw_val net(saw_graph *g, saw_val x, const spleeter_options *o)
     static const saw_conv_form last = {.dilation = {2, 2}, .before = {3, 3}, .after = {3, 3}};
     saw_val skip[LEVELS];
     char name[32];
-    for (int i = 0; i < LEVELS; i++) { /* the sixth norm and activation are there but lead nowhere */
+    for (int i = 0; i < LEVELS;
+         i++) { /* the sixth norm and activation are there but lead nowhere */
         snprintf(name, sizeof name, "down%d_conv.1", i + 1);
         skip[i] = nn_conv(g, name, x, o->filters[i], 5, &halve, false);
         snprintf(name, sizeof name, "down%d_conv", i + 1);
@@ -324,8 +353,8 @@ static void estimate(saw_graph *g, saw_val x, const spleeter_options *o, saw_val
 }
 
 /* Mask of stem s for every number of the spectrum: [B,T,2 K C]. */
-static saw_val spread_mask(saw_graph *g, const spleeter_options *o, const saw_val *estimates, int s, int64_t batch,
-                           int64_t frames, const int32_t *table, int64_t features)
+static saw_val spread_mask(saw_graph *g, const spleeter_options *o, const saw_val *estimates, int s,
+                           int64_t batch, int64_t frames, const int32_t *table, int64_t features)
 {
     saw_val m = saw_ratio_mask(g, o->common.stems, estimates, s, o->power, 1e-10); /* [S,T,F,C] */
     int64_t whole = saw_dim(g, m, 0) / batch * o->segment;
@@ -343,7 +372,8 @@ static void record(saw_graph *g, const void *options, saw_val mix)
 {
     const spleeter_options *o = options;
     const saw_model_common *c = &o->common;
-    int64_t bins = o->n_fft / 2 + 1, channels = c->channels, batch = saw_dim(g, mix, 0), samples = saw_dim(g, mix, -1);
+    int64_t bins = o->n_fft / 2 + 1, channels = c->channels, batch = saw_dim(g, mix, 0),
+            samples = saw_dim(g, mix, -1);
     const saw_stft *plan = nn_stft_plan(g, &(saw_stft_options){.n_fft = o->n_fft,
                                                                .hop = o->hop,
                                                                .center = !c->inner_frames,
@@ -361,16 +391,16 @@ static void record(saw_graph *g, const void *options, saw_val mix)
         bool above = at >= seen;
         table[i] = (int32_t)(!above ? at : o->extension == AVERAGE ? seen + at % channels : -1);
     }
-    saw_val spectrum = saw_tap(g, "stft", saw_stft_op(g, mix, plan));               /* [B,T,K,C,2] */
-    saw_val frame = saw_merge_last(g, saw_merge_last(g, spectrum));                 /* [B,T,2 K C] */
+    saw_val spectrum = saw_tap(g, "stft", saw_stft_op(g, mix, plan)); /* [B,T,K,C,2] */
+    saw_val frame = saw_merge_last(g, saw_merge_last(g, spectrum));   /* [B,T,2 K C] */
     int64_t frames = saw_dim(g, spectrum, 1), segments = (frames + o->segment - 1) / o->segment;
     if (c->inner_frames)
         frame = saw_mul(g, frame, saw_input(g, "present", SAW_DIMS(batch, frames, 1)));
-    saw_val x = saw_magnitude(g, saw_slice_last(g, frame, 0, 2 * seen));            /* [B,T,F C] */
+    saw_val x = saw_magnitude(g, saw_slice_last(g, frame, 0, 2 * seen)); /* [B,T,F C] */
     if (frames != segments * o->segment)
         x = saw_pad(g, x, 1, 0, segments * o->segment - frames);
     x = segments > 1 ? saw_reshape(g, x, SAW_DIMS(batch * segments, o->segment, o->bins, channels))
-                     : saw_split_last(g, x, o->bins);                               /* [S,T,F,C] */
+                     : saw_split_last(g, x, o->bins); /* [S,T,F,C] */
     saw_val estimates[SAW_MAX_STEMS];
     estimate(g, x, o, estimates);
     for (int s = 0; s < c->stems; s++) {
@@ -378,7 +408,7 @@ static void record(saw_graph *g, const void *options, saw_val mix)
         saw_val m = spread_mask(g, o, estimates, s, batch, frames, table, features);
         saw_val y = saw_split_last(g, saw_split_last(g, saw_mul(g, frame, m), bins), channels);
         snprintf(name, sizeof name, "stem%d", s);
-        saw_output(g, name, saw_istft_op(g, y, plan, samples));                     /* [B,C,N] */
+        saw_output(g, name, saw_istft_op(g, y, plan, samples)); /* [B,C,N] */
     }
     saw_free(saw_graph_context(g), table);
 }

@@ -8,7 +8,8 @@
 #include <string.h>
 
 static const command *const commands[] = {&command_separate, &command_inspect, &command_convert,
-                                          &command_bench,   &command_evaluate, NULL};
+                                          &command_bench,   &command_evaluate, &command_model,
+                                          NULL};
 
 /* ---- what the commands share
  * ----------------------------------------------------------------------------------------- */

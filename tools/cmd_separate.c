@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include "run/catalogue.h"
 #include "run/paths.h"
 #include "run/separate.h"
 
@@ -227,13 +228,14 @@ static int list_models(saw_context *ctx, bool json)
         else
             printf("%-32s %s\n", known.models[i].name, known.models[i].path);
     if (!status && !known.count && !json)
-        printf("There are no models yet in %s\n                        or %s\n", known.folders[0],
-               known.folders[1]);
+        printf("There are no models yet in %s\n                        or %s: `bandsaw model get` "
+               "fetches one\n",
+               known.folders[0], known.folders[1]);
     saw_known_models_free(&known);
     return status ? cli_failed(ctx) : 0;
 }
 
-/* Paths of the models that were named, or of the only one there is. */
+/* Paths of the models that were named, or of the only one there is, or of the catalogue's default. */
 static saw_status find_models(saw_context *ctx, const saw_known_models *known, const options *o,
                               const char **paths, int *count)
 {
@@ -243,17 +245,20 @@ static saw_status find_models(saw_context *ctx, const saw_known_models *known, c
         status = saw_known_models_find(known, o->models.item[i], &paths[i]);
     if (o->models.count)
         return status;
-    if (known->count != 1)
-        return saw_fail(
-            ctx, SAW_ERR_ARGUMENT,
-            known->count
-                ? "there are %d models in the models folder: choose one with --model (`bandsaw "
-                  "separate --list-models` shows them)"
-                : "no model was named, and there are %d in the models folder: use --model FILE",
-            known->count);
-    paths[0] = known->models[0].path;
     *count = 1;
-    return SAW_OK;
+    for (int i = 0; i < known->count; i++)
+        if (known->count == 1 || !strcmp(known->models[i].name, saw_catalogue_default())) {
+            paths[0] = known->models[i].path;
+            return SAW_OK;
+        }
+    if (known->count)
+        return saw_fail(ctx, SAW_ERR_ARGUMENT,
+                        "there are %d models in the models folder: choose one with --model (`bandsaw "
+                        "separate --list-models` shows them)",
+                        known->count);
+    return saw_fail(ctx, SAW_ERR_ARGUMENT,
+                    "no model was named, and none is here yet: fetch one with `bandsaw model get`, or "
+                    "use --model FILE");
 }
 
 /* ---- progress

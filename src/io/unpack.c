@@ -5,20 +5,21 @@
 
 enum { PIECE = 64 << 10 };
 
-static saw_status copy_member(saw_context *ctx, zip_t *z, const char *archive, const char *name, uint64_t limit,
-                              FILE *to)
+static saw_status copy_member(saw_context *ctx, zip_t *z, const char *archive, const char *name,
+                              uint64_t limit, FILE *to)
 {
     zip_stat_t st;
     if (zip_stat(z, name, 0, &st) || !(st.valid & ZIP_STAT_SIZE))
         return saw_fail(ctx, SAW_ERR_FORMAT, "%s: holds no file %s", archive, name);
     if (st.size > limit)
-        return saw_fail(ctx, SAW_ERR_FORMAT, "%s: %s has %llu MB, which is not believable", archive, name,
-                        (unsigned long long)st.size >> 20);
+        return saw_fail(ctx, SAW_ERR_FORMAT, "%s: %s has %llu MB, which is not believable", archive,
+                        name, (unsigned long long)st.size >> 20);
     zip_file_t *from = zip_fopen(z, name, 0);
     char *piece = saw_alloc(ctx, PIECE);
     saw_status status = piece ? SAW_OK : SAW_ERR_MEMORY;
     if (!from)
-        status = saw_fail(ctx, SAW_ERR_FORMAT, "%s: %s cannot be unpacked: %s", archive, name, zip_strerror(z));
+        status = saw_fail(ctx, SAW_ERR_FORMAT, "%s: %s cannot be unpacked: %s", archive, name,
+                          zip_strerror(z));
     for (uint64_t left = st.size; left && !status;) {
         zip_int64_t n = zip_fread(from, piece, left < PIECE ? left : PIECE);
         if (n <= 0)
@@ -29,12 +30,14 @@ static saw_status copy_member(saw_context *ctx, zip_t *z, const char *archive, c
             left -= (uint64_t)n;
     }
     if (from && zip_fclose(from) && !status) /* its checksum was wrong */
-        status = saw_fail(ctx, SAW_ERR_FORMAT, "%s: is damaged: the checksum of %s is wrong", archive, name);
+        status = saw_fail(ctx, SAW_ERR_FORMAT, "%s: is damaged: the checksum of %s is wrong",
+                          archive, name);
     saw_free(ctx, piece);
     return status;
 }
 
-saw_status saw_unpack(saw_context *ctx, const char *archive, const char *name, uint64_t limit, const char *to)
+saw_status saw_unpack(saw_context *ctx, const char *archive, const char *name, uint64_t limit,
+                      const char *to)
 {
     int code;
     zip_t *z = zip_open(archive, ZIP_RDONLY, &code);

@@ -6,8 +6,10 @@
 
 #include "base/base.h"
 
-/** Write member `name` of the archive to the file `to`, which appears only when it is whole; more than `limit` bytes are
- * refused. SAW_ERR_FORMAT with a sentence when the archive has no such member or is damaged. */
-saw_status saw_unpack(saw_context *ctx, const char *archive, const char *name, uint64_t limit, const char *to);
+/** Write member `name` of the archive to the file `to`, which appears only when it is whole; more
+ * than `limit` bytes are refused. SAW_ERR_FORMAT with a sentence when the archive has no such
+ * member or is damaged. */
+saw_status saw_unpack(saw_context *ctx, const char *archive, const char *name, uint64_t limit,
+                      const char *to);
 
 #endif

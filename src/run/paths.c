@@ -275,12 +275,14 @@ saw_status saw_known_models_list(saw_context *ctx, saw_known_models *out)
     out->folders[0] = data && *data
                           ? saw_format(ctx, "%s/bandsaw/models", data)
                           : saw_format(ctx, "%s/.local/share/bandsaw/models", home ? home : "");
-    out->folders[1] = own_share_folder(ctx);
-    if (!out->folders[0] || !out->folders[1])
-        return SAW_ERR_MEMORY;
-    saw_status status = list_folder(out, out->folders[0]);
-    if (!status)
-        status = list_folder(out, out->folders[1]);
+    const char *cache = getenv("XDG_CACHE_HOME");
+    out->folders[1] = cache && *cache
+                          ? saw_format(ctx, "%s/bandsaw/models", cache)
+                          : saw_format(ctx, "%s/.cache/bandsaw/models", home ? home : "");
+    out->folders[2] = own_share_folder(ctx);
+    saw_status status = SAW_OK;
+    for (int i = 0; i < 3 && !status; i++)
+        status = out->folders[i] ? list_folder(out, out->folders[i]) : SAW_ERR_MEMORY;
     if (out->count)
         qsort(out->models, (size_t)out->count, sizeof *out->models, by_model_name);
     return status;
@@ -293,8 +295,8 @@ void saw_known_models_free(saw_known_models *known)
         saw_free(known->ctx, known->models[i].path);
     }
     saw_free(known->ctx, known->models);
-    saw_free(known->ctx, known->folders[0]);
-    saw_free(known->ctx, known->folders[1]);
+    for (int i = 0; i < 3; i++)
+        saw_free(known->ctx, known->folders[i]);
     *known = (saw_known_models){.ctx = known->ctx};
 }
 
@@ -312,7 +314,6 @@ saw_status saw_known_models_find(const saw_known_models *known, const char *name
         }
     return saw_fail(known->ctx, SAW_ERR_ARGUMENT,
                     "%s: there is no such file, and no model of this name in %s (`bandsaw separate "
-                    "--list-models` "
-                    "shows what there is)",
+                    "--list-models` shows what there is, `bandsaw model list` what can be fetched)",
                     name, known->folders[0]);
 }

@@ -50,10 +50,11 @@ typedef struct saw_known_models {
     saw_context *ctx;
     saw_known_model *models;
     int count, room;
-    char *folders[2]; /* $XDG_DATA_HOME/bandsaw/models (~/.local/share/...), and
+    char *folders[3]; /* $XDG_DATA_HOME/bandsaw/models (~/.local/share/...), what `bandsaw model
+                         get` fetched: $XDG_CACHE_HOME/bandsaw/models (~/.cache/...), and
                          share/bandsaw/models of this program */
 } saw_known_models;
-/** List them in alphabetical order; a name in the first folder hides the same in the second. */
+/** List them in alphabetical order; a name in an earlier folder hides the same in a later one. */
 saw_status saw_known_models_list(saw_context *ctx, saw_known_models *out);
 void saw_known_models_free(saw_known_models *known);
 /** A path as it is if there is such a file, else a name of the list. SAW_ERR_ARGUMENT: neither.

