@@ -13,32 +13,6 @@
 #define AT(member)          offsetof(bsrnn_options, member)
 #define AMANTEUR_AT(member) offsetof(bsrnn_amanteur_options, member)
 
-static bool has(const saw_checkpoint *ck, const char *name)
-{
-    return saw_checkpoint_find(ck, name) != NULL;
-}
-
-static int64_t dim_of(const saw_checkpoint *ck, int axis, const char *fmt, ...) SAW_PRINTF(3, 4);
-static int64_t dim_of(const saw_checkpoint *ck, int axis, const char *fmt, ...)
-{
-    char name[256];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(name, sizeof name, fmt, ap);
-    va_end(ap);
-    const saw_ckpt_tensor *t = saw_checkpoint_find(ck, name);
-    return t && axis < t->ndim ? t->dims[axis] : 0;
-}
-
-/* How many of before0after, before1after, ... there are. */
-static int count_of(const saw_checkpoint *ck, int limit, const char *before, const char *after)
-{
-    int n = 0;
-    while (n < limit && dim_of(ck, 0, "%s%d%s", before, n, after))
-        n++;
-    return n;
-}
-
 /* a / b where it is a whole number that an int holds, else 0. */
 static int whole(int64_t a, int64_t b)
 {
@@ -73,10 +47,10 @@ static saw_status read_cell(saw_context *ctx, const saw_config *config, const ch
 static bool infer_cell(const saw_checkpoint *ck, const char *name, saw_rnn_kind *kind,
                        int64_t *hidden, bool *bidirectional)
 {
-    *hidden = dim_of(ck, 1, "%s.weight_hh_l0", name);
-    int gates = whole(dim_of(ck, 0, "%s.weight_hh_l0", name), *hidden);
+    *hidden = saw_shape_dim(ck, 1, "%s.weight_hh_l0", name);
+    int gates = whole(saw_shape_dim(ck, 0, "%s.weight_hh_l0", name), *hidden);
     *kind = gates == 3 ? SAW_RNN_GRU : SAW_RNN_LSTM;
-    *bidirectional = dim_of(ck, 0, "%s.weight_hh_l0_reverse", name) > 0;
+    *bidirectional = saw_shape_dim(ck, 0, "%s.weight_hh_l0_reverse", name) > 0;
     return gates == 3 || gates == 4;
 }
 
@@ -165,8 +139,8 @@ static void defaults(void *options)
 
 static bool recognise(const saw_checkpoint *ck)
 {
-    return has(ck, "BN.0.0.weight") && has(ck, "separator.0.time_net.norm.weight") &&
-           has(ck, "maskers.0.mask.0.5.weight");
+    return saw_shape_has(ck, "BN.0.0.weight") && saw_shape_has(ck, "separator.0.time_net.norm.weight") &&
+           saw_shape_has(ck, "maskers.0.mask.0.5.weight");
 }
 
 static bool claims(const saw_config *config)
@@ -180,12 +154,12 @@ static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *option
     bsrnn_options *o = options;
     int64_t widths[SAW_MAX_BANDS], total = 0, hidden, hidden_band;
     bool both;
-    o->bands = count_of(ck, SAW_MAX_BANDS, "BN.", ".0.weight");
+    o->bands = saw_shape_count(ck, SAW_MAX_BANDS, "BN.", ".0.weight");
     for (int b = 0; b < o->bands; b++)
-        total += widths[b] = dim_of(ck, 0, "BN.%d.0.weight", b);
-    o->dim = (int)dim_of(ck, 0, "BN.0.1.weight");
-    o->repeats = count_of(ck, 128, "separator.", ".time_net.norm.weight");
-    int64_t width = dim_of(ck, 0, "separator.0.time_net.norm.weight");
+        total += widths[b] = saw_shape_dim(ck, 0, "BN.%d.0.weight", b);
+    o->dim = (int)saw_shape_dim(ck, 0, "BN.0.1.weight");
+    o->repeats = saw_shape_count(ck, 128, "separator.", ".time_net.norm.weight");
+    int64_t width = saw_shape_dim(ck, 0, "separator.0.time_net.norm.weight");
     if (!infer_cell(ck, "separator.0.time_net.main_layer", &o->time_layer, &hidden,
                     &o->bidirectional) ||
         !infer_cell(ck, "separator.0.band_net.main_layer", &o->band_layer, &hidden_band, &both) ||
@@ -194,15 +168,15 @@ static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *option
                         "the layers of this BSRNN are not the LSTM or GRU that are known");
     o->fac_sep = whole(hidden, width);
     o->heads = whole(o->dim, width);
-    o->fac_mask = whole(dim_of(ck, 0, "maskers.0.mask.0.1.weight"), o->dim);
+    o->fac_mask = whole(saw_shape_dim(ck, 0, "maskers.0.mask.0.1.weight"), o->dim);
     o->attention_heads =
-        count_of(ck, BSRNN_MAX_PARTS, "separator.0.attn_block.attn_conv_Q_", ".0.weight");
-    o->attention_dim = (int)dim_of(ck, 0, "separator.0.attn_block.attn_conv_Q_0.0.weight");
-    int64_t inner = dim_of(ck, 0, "separator.0.tac_module.transform.0.weight");
+        saw_shape_count(ck, BSRNN_MAX_PARTS, "separator.0.attn_block.attn_conv_Q_", ".0.weight");
+    o->attention_dim = (int)saw_shape_dim(ck, 0, "separator.0.attn_block.attn_conv_Q_0.0.weight");
+    int64_t inner = saw_shape_dim(ck, 0, "separator.0.tac_module.transform.0.weight");
     o->tac = inner > 0;
-    o->tac_prelu = has(ck, "separator.0.tac_module.transform.1.weight");
+    o->tac_prelu = saw_shape_has(ck, "separator.0.tac_module.transform.1.weight");
     o->fac_tac = o->tac ? whole(inner, o->dim) : 1;
-    o->common.stems = count_of(ck, SAW_MAX_STEMS, "maskers.", ".mask.0.5.weight");
+    o->common.stems = saw_shape_count(ck, SAW_MAX_STEMS, "maskers.", ".mask.0.5.weight");
     /* The number of bins, n_fft / 2 + 1, is odd; both channels in one double it. */
     o->naive = total / 2 % 2 == 0;
     int64_t per_bin = o->naive ? 4 : 2, bins = total / per_bin;
@@ -395,9 +369,9 @@ static void crlandsc_defaults(void *options)
 
 static bool amanteur_recognise(const saw_checkpoint *ck)
 {
-    return has(ck, "bandsplit.layernorms.0.weight") &&
-           has(ck, "bandsequence.bsrnn.0.0.groupnorm.weight") &&
-           has(ck, "maskest.layernorms.0.weight");
+    return saw_shape_has(ck, "bandsplit.layernorms.0.weight") &&
+           saw_shape_has(ck, "bandsequence.bsrnn.0.0.groupnorm.weight") &&
+           saw_shape_has(ck, "maskest.layernorms.0.weight");
 }
 
 static bool amanteur_claims(const saw_config *config)
@@ -410,18 +384,18 @@ static saw_status amanteur_infer(saw_context *ctx, const saw_checkpoint *ck, voi
 {
     bsrnn_amanteur_options *o = options;
     int64_t widths[SAW_MAX_BANDS], total = 0, hidden;
-    o->bands = count_of(ck, SAW_MAX_BANDS, "bandsplit.layernorms.", ".weight");
+    o->bands = saw_shape_count(ck, SAW_MAX_BANDS, "bandsplit.layernorms.", ".weight");
     for (int b = 0; b < o->bands; b++)
-        total += widths[b] = dim_of(ck, 0, "bandsplit.layernorms.%d.weight", b);
+        total += widths[b] = saw_shape_dim(ck, 0, "bandsplit.layernorms.%d.weight", b);
     o->mono = total / 2 % 2 != 0; /* the number of bins is odd */
     int64_t per_bin = o->mono ? 2 : 4, bins = total / per_bin;
     for (int b = 0; b < o->bands; b++)
         if (!(widths[b] = whole(widths[b], per_bin)))
             bins = 0;
-    o->frames = whole(dim_of(ck, 1, "bandsplit.layernorms.0.weight"), 1);
-    o->dim = whole(dim_of(ck, 0, "bandsplit.fcs.0.weight"), 1);
-    o->layers = count_of(ck, 128, "bandsequence.bsrnn.", ".0.groupnorm.weight");
-    o->mask_dim = whole(dim_of(ck, 0, "maskest.mlp.0.mlp.0.weight"), 1);
+    o->frames = whole(saw_shape_dim(ck, 1, "bandsplit.layernorms.0.weight"), 1);
+    o->dim = whole(saw_shape_dim(ck, 0, "bandsplit.fcs.0.weight"), 1);
+    o->layers = saw_shape_count(ck, 128, "bandsequence.bsrnn.", ".0.groupnorm.weight");
+    o->mask_dim = whole(saw_shape_dim(ck, 0, "maskest.mlp.0.mlp.0.weight"), 1);
     if (!infer_cell(ck, "bandsequence.bsrnn.0.0.rnn", &o->rnn, &hidden, &o->bidirectional) ||
         !(o->hidden = whole(hidden, 1)) || bins < 9 || bins > 32769 || o->frames < 2 || !o->dim ||
         !o->mask_dim)

@@ -38,6 +38,32 @@ void saw_assume(saw_assumed *a, const char *fmt, ...)
     va_end(ap);
 }
 
+/* ---- names and shapes ------------------------------------------------------------------------------ */
+
+bool saw_shape_has(const saw_checkpoint *ck, const char *name)
+{
+    return saw_checkpoint_find(ck, name) != NULL;
+}
+
+int64_t saw_shape_dim(const saw_checkpoint *ck, int axis, const char *fmt, ...)
+{
+    char name[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    const saw_ckpt_tensor *t = saw_checkpoint_find(ck, name);
+    return t && axis < t->ndim ? t->dims[axis] : 0;
+}
+
+int saw_shape_count(const saw_checkpoint *ck, int limit, const char *before, const char *after)
+{
+    int n = 0;
+    while (n < limit && saw_shape_dim(ck, 0, "%s%d%s", before, n, after))
+        n++;
+    return n;
+}
+
 /* ---- options from a config ------------------------------------------------------------------------ */
 
 static saw_status wrong_value(saw_context *ctx, const saw_config *node, const char *key, const char *wanted)

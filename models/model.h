@@ -110,6 +110,12 @@ static inline const saw_model_common *saw_model_common_of(const saw_model_spec *
     return (const saw_model_common *)spec->options;
 }
 
+/** For `infer`: whether there is a tensor of that name; dim `axis` of the tensor of a name (printf), 0 when there is none;
+ * how many of before0after, before1after, ... there are. */
+bool saw_shape_has(const saw_checkpoint *ck, const char *name);
+int64_t saw_shape_dim(const saw_checkpoint *ck, int axis, const char *fmt, ...) SAW_PRINTF(3, 4);
+int saw_shape_count(const saw_checkpoint *ck, int limit, const char *before, const char *after);
+
 /** Read what MSST configurations say outside `model`: audio, training (instruments), inference. stems must be set. */
 saw_status saw_model_read_msst(saw_context *ctx, const saw_config *config, saw_model_common *c);
 /** Set the names: the only stem "vocals" or "stem1", "stem2", ... unless already there. */

@@ -97,24 +97,19 @@ static void mel_defaults(void *options)
     o->bands = 60;
 }
 
-static bool has(const saw_checkpoint *ck, const char *name)
-{
-    return saw_checkpoint_find(ck, name) != NULL;
-}
-
 static bool is_roformer(const saw_checkpoint *ck)
 {
-    return has(ck, "band_split.to_features.0.0.gamma") && has(ck, "mask_estimators.0.to_freqs.0.0.0.weight");
+    return saw_shape_has(ck, "band_split.to_features.0.0.gamma") && saw_shape_has(ck, "mask_estimators.0.to_freqs.0.0.0.weight");
 }
 
 static bool bs_recognise(const saw_checkpoint *ck)
 {
-    return is_roformer(ck) && has(ck, "final_norm.gamma");
+    return is_roformer(ck) && saw_shape_has(ck, "final_norm.gamma");
 }
 
 static bool mel_recognise(const saw_checkpoint *ck)
 {
-    return is_roformer(ck) && !has(ck, "final_norm.gamma");
+    return is_roformer(ck) && !saw_shape_has(ck, "final_norm.gamma");
 }
 
 static bool bs_claims(const saw_config *config)
@@ -128,27 +123,6 @@ static bool mel_claims(const saw_config *config)
 }
 
 /* ---- inference from shapes ---------------------------------------------------------------------------- */
-
-static int64_t dim_of(const saw_checkpoint *ck, int axis, const char *fmt, ...) SAW_PRINTF(3, 4);
-static int64_t dim_of(const saw_checkpoint *ck, int axis, const char *fmt, ...)
-{
-    char name[256];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(name, sizeof name, fmt, ap);
-    va_end(ap);
-    const saw_ckpt_tensor *t = saw_checkpoint_find(ck, name);
-    return t && axis < t->ndim ? t->dims[axis] : 0;
-}
-
-/* How many of prefix.0 .., of which `fmt` names a tensor, there are. */
-static int count_of(const saw_checkpoint *ck, int limit, const char *before, const char *after)
-{
-    int n = 0;
-    while (n < limit && dim_of(ck, 0, "%s%d%s", before, n, after))
-        n++;
-    return n;
-}
 
 typedef struct known {
     const char *what; /* public checkpoints of these shapes */
@@ -267,31 +241,31 @@ static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *option
 {
     roformer_options *o = options;
     int64_t din[SAW_MAX_BANDS];
-    o->bands = count_of(ck, SAW_MAX_BANDS, "band_split.to_features.", ".0.gamma");
+    o->bands = saw_shape_count(ck, SAW_MAX_BANDS, "band_split.to_features.", ".0.gamma");
     for (int b = 0; b < o->bands; b++)
-        din[b] = dim_of(ck, 0, "band_split.to_features.%d.0.gamma", b);
-    o->dim = (int)dim_of(ck, 0, "band_split.to_features.0.1.weight");
-    int first = has(ck, "layers.0.0.layers.0.0.norm.gamma") ? 0 : 1;
-    o->depth = first ? count_of(ck, 128, "layers.", ".1.layers.0.0.norm.gamma")
-                     : count_of(ck, 128, "layers.", ".0.layers.0.0.norm.gamma");
-    bool linear = has(ck, "layers.0.0.layers.0.0.temperature");
+        din[b] = saw_shape_dim(ck, 0, "band_split.to_features.%d.0.gamma", b);
+    o->dim = (int)saw_shape_dim(ck, 0, "band_split.to_features.0.1.weight");
+    int first = saw_shape_has(ck, "layers.0.0.layers.0.0.norm.gamma") ? 0 : 1;
+    o->depth = first ? saw_shape_count(ck, 128, "layers.", ".1.layers.0.0.norm.gamma")
+                     : saw_shape_count(ck, 128, "layers.", ".0.layers.0.0.norm.gamma");
+    bool linear = saw_shape_has(ck, "layers.0.0.layers.0.0.temperature");
     int time = linear ? 1 : first, freq = time + 1;
     char before[64];
     snprintf(before, sizeof before, "layers.0.%d.layers.", time);
-    o->time_depth = count_of(ck, 32, before, ".0.norm.gamma");
+    o->time_depth = saw_shape_count(ck, 32, before, ".0.norm.gamma");
     snprintf(before, sizeof before, "layers.0.%d.layers.", freq);
-    o->freq_depth = count_of(ck, 32, before, ".0.norm.gamma");
-    o->linear_depth = linear ? count_of(ck, 32, "layers.0.0.layers.", ".0.norm.gamma") : 0;
-    o->heads = (int)dim_of(ck, 0, "layers.0.%d.layers.0.0.to_gates.weight", time);
-    o->dim_head = o->heads ? (int)(dim_of(ck, 0, "layers.0.%d.layers.0.0.to_qkv.weight", time) / 3 / o->heads) : 0;
-    o->pope = dim_of(ck, 0, "layers.0.%d.layers.0.0.pope_embed.bias", time) > 0;
-    o->common.stems = count_of(ck, SAW_MAX_STEMS, "mask_estimators.", ".to_freqs.0.0.0.weight");
+    o->freq_depth = saw_shape_count(ck, 32, before, ".0.norm.gamma");
+    o->linear_depth = linear ? saw_shape_count(ck, 32, "layers.0.0.layers.", ".0.norm.gamma") : 0;
+    o->heads = (int)saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.to_gates.weight", time);
+    o->dim_head = o->heads ? (int)(saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.to_qkv.weight", time) / 3 / o->heads) : 0;
+    o->pope = saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.pope_embed.bias", time) > 0;
+    o->common.stems = saw_shape_count(ck, SAW_MAX_STEMS, "mask_estimators.", ".to_freqs.0.0.0.weight");
     int layers = 0;
-    while (layers < 16 && dim_of(ck, 0, "mask_estimators.0.to_freqs.0.0.%d.weight", 2 * layers))
+    while (layers < 16 && saw_shape_dim(ck, 0, "mask_estimators.0.to_freqs.0.0.%d.weight", 2 * layers))
         layers++;
     o->mask_depth = o->mel ? layers - 1 : layers;
     o->mlp_expansion =
-        layers > 1 && o->dim ? (int)(dim_of(ck, 0, "mask_estimators.0.to_freqs.0.0.0.weight") / o->dim) : 1;
+        layers > 1 && o->dim ? (int)(saw_shape_dim(ck, 0, "mask_estimators.0.to_freqs.0.0.0.weight") / o->dim) : 1;
     if (o->dim < 1 || o->depth < 1 || o->heads < 1 || o->dim_head < 2 || o->time_depth < 1 || o->freq_depth < 1 ||
         o->mask_depth < 1 || o->mlp_expansion < 1 || o->common.stems < 1 || o->bands < 1)
         return saw_fail(ctx, SAW_ERR_SHAPE, "the tensors look like a RoFormer but its sizes cannot be told from them");
@@ -338,14 +312,14 @@ static saw_status finish(saw_context *ctx, const saw_config *config, const saw_c
                             (long long)sum, o->n_fft, (long long)bins);
     }
     if (ck) {
-        bool at0 = has(ck, "layers.0.0.layers.0.0.norm.gamma");
-        o->module_shift = !o->linear_depth && !at0 && has(ck, "layers.0.2.layers.0.0.norm.gamma");
+        bool at0 = saw_shape_has(ck, "layers.0.0.layers.0.0.norm.gamma");
+        o->module_shift = !o->linear_depth && !at0 && saw_shape_has(ck, "layers.0.2.layers.0.0.norm.gamma");
         char name[64];
         int time = (o->linear_depth ? 1 : 0) + o->module_shift;
         snprintf(name, sizeof name, "layers.0.%d.layers.0.0.to_qkv.bias", time);
-        o->qkv_bias = has(ck, name);
+        o->qkv_bias = saw_shape_has(ck, name);
         snprintf(name, sizeof name, "layers.0.%d.layers.0.0.to_out.0.bias", time);
-        o->out_bias = has(ck, name);
+        o->out_bias = saw_shape_has(ck, name);
     }
     c->hop_samples = o->hop;
     c->min_samples = o->n_fft / 2 + 1 > o->hop ? o->n_fft / 2 + 1 : o->hop;

@@ -8,61 +8,6 @@
 
 enum { BLOCK = 1 << 16, NAME_ROOM = 512 };
 
-/* ---- reading
- * ------------------------------------------------------------------------------------------------------
- */
-
-/* The scales of t, or NULL when it has none. */
-static const saw_ckpt_tensor *find_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
-{
-    char name[NAME_ROOM];
-    if (t->dtype != SAW_I8 || t->ndim < 1 ||
-        snprintf(name, sizeof name, "%s.scale", t->name) >= NAME_ROOM)
-        return NULL;
-    const saw_ckpt_tensor *scale = saw_checkpoint_find(ck, name);
-    return scale && scale->dtype == SAW_F32 && scale->count == t->dims[0] ? scale : NULL;
-}
-
-/* Whether t only serves an int8 tensor. */
-static bool is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
-{
-    char name[NAME_ROOM];
-    size_t n = strlen(t->name);
-    if (n < 7 || n >= NAME_ROOM || strcmp(t->name + n - 6, ".scale"))
-        return false;
-    memcpy(name, t->name, n - 6);
-    name[n - 6] = 0;
-    const saw_ckpt_tensor *of = saw_checkpoint_find(ck, name);
-    return of && find_scale(ck, of) == t;
-}
-
-saw_status saw_converted_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
-                                  int64_t n, float *out)
-{
-    saw_status status = saw_checkpoint_read_f32(ck, t, first, n, out);
-    const saw_ckpt_tensor *scale = status || n == 0 ? NULL : find_scale(ck, t);
-    if (!scale)
-        return status;
-    float scales[256];
-    int64_t inner = t->count / t->dims[0], loaded = -1;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t row = (first + i) / inner;
-        if (loaded < 0 || row >= loaded + 256) {
-            int64_t left = t->dims[0] - row;
-            status = saw_checkpoint_read_f32(ck, scale, row, left < 256 ? left : 256, scales);
-            if (status)
-                return status;
-            loaded = row;
-        }
-        out[i] *= scales[row - loaded];
-    }
-    return SAW_OK;
-}
-
-/* ---- writing
- * ------------------------------------------------------------------------------------------------------
- */
-
 typedef struct converter {
     saw_context *ctx;
     saw_checkpoint *ck;
@@ -91,7 +36,7 @@ static bool is_product_weight(const converter *c, const char *name)
 static bool is_number(const converter *c, const saw_ckpt_tensor *t)
 {
     return t->dtype == SAW_F32 || t->dtype == SAW_F64 || t->dtype == SAW_F16 ||
-           t->dtype == SAW_BF16 || find_scale(c->ck, t);
+           t->dtype == SAW_BF16 || saw_model_file_scale(c->ck, t);
 }
 
 static saw_dtype new_dtype(const converter *c, const saw_ckpt_tensor *t)
@@ -103,7 +48,7 @@ static saw_dtype new_dtype(const converter *c, const saw_ckpt_tensor *t)
 
 static saw_status read_finite(converter *c, const saw_ckpt_tensor *t, int64_t first, int64_t n)
 {
-    saw_status status = saw_converted_read_f32(c->ck, t, first, n, c->x);
+    saw_status status = saw_model_file_read_f32(c->ck, t, first, n, c->x);
     for (int64_t i = 0; i < n && !status; i++)
         if (!isfinite(c->x[i]))
             status = saw_fail(c->ctx, SAW_ERR_FORMAT,
@@ -174,7 +119,7 @@ static saw_status list_entries(converter *c, saw_safetensors_entry *entries,
     *bytes = 0;
     for (int i = 0; i < saw_checkpoint_count(c->ck); i++) {
         const saw_ckpt_tensor *t = saw_checkpoint_at(c->ck, i);
-        if (is_scale(c->ck, t))
+        if (saw_model_file_is_scale(c->ck, t))
             continue;
         saw_safetensors_entry *e = &entries[(*count)++];
         *e = (saw_safetensors_entry){.name = t->name, .dtype = new_dtype(c, t), .ndim = t->ndim};
@@ -214,7 +159,7 @@ static saw_status write_file(converter *c, const char *path, const char *const *
         status = saw_safetensors_create(c->ctx, path, entries, count, meta, n_meta, &c->out);
     for (int i = 0; i < count && !status; i++) {
         const saw_ckpt_tensor *t = saw_checkpoint_find(c->ck, entries[i].name);
-        if (!t || is_scale(c->ck, t))
+        if (!t || saw_model_file_is_scale(c->ck, t))
             continue; /* written with the tensor before it */
         if (saw_cancelled(c->ctx))
             status = saw_fail(c->ctx, SAW_ERR_CANCELLED, "interrupted");

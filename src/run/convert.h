@@ -27,8 +27,4 @@ typedef struct saw_convert_report {
 saw_status saw_convert(saw_context *ctx, const char *in, const char *config, const char *out,
                        saw_dtype dtype, saw_convert_report *report);
 
-/** As saw_checkpoint_read_f32, but tensors stored as int8 with a scale are multiplied by it. */
-saw_status saw_converted_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
-                                  int64_t n, float *out);
-
 #endif

@@ -87,8 +87,51 @@ saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base, const 
     return SAW_OK;
 }
 
-bool saw_model_file_is_extra(const char *name)
+/* ---- int8 weights ------------------------------------------------------------------------------------ */
+
+enum { NAME_ROOM = 512 };
+
+const saw_ckpt_tensor *saw_model_file_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
 {
-    size_t n = strlen(name);
-    return n > 6 && !strcmp(name + n - 6, ".scale");
+    char name[NAME_ROOM];
+    if (t->dtype != SAW_I8 || t->ndim < 1 ||
+        snprintf(name, sizeof name, "%s.scale", t->name) >= NAME_ROOM)
+        return NULL;
+    const saw_ckpt_tensor *scale = saw_checkpoint_find(ck, name);
+    return scale && scale->dtype == SAW_F32 && scale->count == t->dims[0] ? scale : NULL;
+}
+
+bool saw_model_file_is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
+{
+    char name[NAME_ROOM];
+    size_t n = strlen(t->name);
+    if (n < 7 || n >= NAME_ROOM || strcmp(t->name + n - 6, ".scale"))
+        return false;
+    memcpy(name, t->name, n - 6);
+    name[n - 6] = 0;
+    const saw_ckpt_tensor *of = saw_checkpoint_find(ck, name);
+    return of && saw_model_file_scale(ck, of) == t;
+}
+
+saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
+                                  int64_t n, float *out)
+{
+    saw_status status = saw_checkpoint_read_f32(ck, t, first, n, out);
+    const saw_ckpt_tensor *scale = status || n == 0 ? NULL : saw_model_file_scale(ck, t);
+    if (!scale)
+        return status;
+    float scales[256];
+    int64_t inner = t->count / t->dims[0], loaded = -1;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = (first + i) / inner;
+        if (loaded < 0 || row >= loaded + 256) {
+            int64_t left = t->dims[0] - row;
+            status = saw_checkpoint_read_f32(ck, scale, row, left < 256 ? left : 256, scales);
+            if (status)
+                return status;
+            loaded = row;
+        }
+        out[i] *= scales[row - loaded];
+    }
+    return SAW_OK;
 }

@@ -1,5 +1,5 @@
 /*
- * model_file.h - where the configuration of a checkpoint is found.
+ * model_file.h - a checkpoint as a model's file: where its configuration is found, int8 weights with scales.
  */
 #ifndef SAW_MODEL_FILE_H
 #define SAW_MODEL_FILE_H
@@ -22,7 +22,11 @@ saw_status saw_model_file_config(saw_context *ctx, const saw_checkpoint *ck, con
 saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base, const char *const *settings, int n,
                                 saw_config **out);
 
-/** Whether a tensor of our single-file format only serves another one. */
-bool saw_model_file_is_extra(const char *name);
+/** The scales [rows] of a tensor that is stored as int8 (convert.h); NULL when it has none. */
+const saw_ckpt_tensor *saw_model_file_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t);
+/** Whether a tensor is such scales. */
+bool saw_model_file_is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t);
+/** As saw_checkpoint_read_f32, but int8 values are multiplied by their scales. */
+saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first, int64_t n, float *out);
 
 #endif

@@ -4,7 +4,6 @@
 #include "run/separator.h"
 
 #include "kernels/simd/simd.h"
-#include "run/convert.h"
 #include "run/model_file.h"
 #include "run/stitch.h"
 
@@ -48,7 +47,7 @@ static saw_status source_dims(void *user, const char *name, saw_dims *dims)
 static saw_status source_read(void *user, const char *name, int64_t first, int64_t n, float *out)
 {
     saw_checkpoint *ck = user;
-    return saw_converted_read_f32(ck, saw_checkpoint_find(ck, name), first, n, out);
+    return saw_model_file_read_f32(ck, saw_checkpoint_find(ck, name), first, n, out);
 }
 
 saw_weight_source saw_checkpoint_source(saw_checkpoint *ck)
@@ -105,7 +104,7 @@ static saw_status check_names(saw_separator *s, const saw_graph *g)
     }
     for (int i = 0; i < saw_checkpoint_count(s->checkpoint); i++) {
         const saw_ckpt_tensor *t = saw_checkpoint_at(s->checkpoint, i);
-        if (!saw_graph_find(g, t->name) && !saw_model_file_is_extra(t->name) &&
+        if (!saw_graph_find(g, t->name) && !saw_model_file_is_scale(s->checkpoint, t) &&
             !(s->spec.model->surplus && s->spec.model->surplus(t->name)))
             append_name(&surplus, &n_surplus, t->name, t->dims, t->ndim);
     }
