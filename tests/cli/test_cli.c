@@ -1073,6 +1073,41 @@ static void test_bench(void **state)
     drop(r);
 }
 
+static void test_evaluate(void **state)
+{
+    (void)state;
+    audio a = make_audio(44100, 2, 50000, 8000);
+    run("mkdir -p ref/song est/song", 0, NULL);
+    save_wav(&a, "ref/song/a, b.wav");
+    for (sf_count_t i = 0; i < a.frames * a.channels; i++)
+        a.x[i] *= 0.5f; /* 20 log10(2) */
+    save_wav(&a, "est/song/a, b.wav");
+    free(a.x);
+    run("$B evaluate -r ref -e est --metrics chunk_sdr,sdr --csv s.csv", 0,
+        "\n  a, b                     6.021     6.021\n");
+    char *csv = read_text("s.csv");
+    assert_string_equal(csv, "song,stem,sdr,chunk_sdr\nsong,\"a, b\",6.020600,6.020600\n");
+    free(csv);
+    result r = finish(start("$B evaluate -r ref -e est --json"));
+    const char *p = r.out;
+    json_t *row = json_line(&p), *summary = json_line(&p);
+    assert_string_equal(json_string_value(json_object_get(row, "stem")), "a, b");
+    assert_true(fabs(json_number_value(json_object_get(row, "isr")) - 6.0206) < 1e-3);
+    assert_string_equal(json_string_value(json_object_get(row, "sir")), "inf");
+    assert_string_equal(json_string_value(json_object_get(summary, "type")), "summary");
+    assert_true(*p == 0);
+    json_decref(row);
+    json_decref(summary);
+    drop(r);
+    run("cp 'ref/song/a, b.wav' ref/song/c.wav; $B evaluate -r ref -e est --metrics snr", 1,
+        "ref/song/c.wav: left out, its estimate est/song/c.* is missing");
+    run_bad("$B evaluate -r ref", 2, "two folders are wanted");
+    run_bad("$B evaluate -r ref -e est --metrics sdr,bleadless", 2, "did you mean bleedless?");
+    run_bad("$B evaluate -r ref -e est --sum x", 1, "the sum x makes no sense");
+    run_bad("$B evaluate -r ref/song -e est", 1, "would be est/a, b.wav");
+    run_bad("$B evaluate -r ref -e nowhere", 1, "nowhere: cannot be opened");
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, enter, leave)
 
 int main(void)
@@ -1099,6 +1134,7 @@ int main(void)
                                        CASE(test_json),
                                        CASE(test_inspect),
                                        CASE(test_convert),
-                                       CASE(test_bench)};
+                                       CASE(test_bench),
+                                       CASE(test_evaluate)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
