@@ -56,7 +56,7 @@ static int64_t whole_step(const saw_stitch_options *o)
 
 static int64_t fade_step(const saw_stitch_options *o)
 {
-    return o->chunk_samples - o->chunk_samples / 8;
+    return o->chunk_samples - o->chunk_samples / 4;
 }
 
 static int64_t frames_step(const saw_stitch_options *o)
@@ -368,6 +368,7 @@ static void add_chunk(saw_stitcher *s, int j, int64_t n, bool first, bool last)
     }
     if (l->kind->frames && n < l->chunk) { /* frames centred beyond the end are not there */
         int64_t frames = n < l->frame / 2 ? 0 : (n - l->frame / 2) / l->hop + 1;
+        frames = least(frames, (l->chunk - l->frame) / l->hop + 1);
         for (int64_t i = 0; i < n; i++)
             s->sum[index + i] += square_sum(l, frames, i);
         return;

@@ -12,7 +12,7 @@
  * averages; the last chunk is filled up with zeros. "whole"   one chunk and no overlap: give the
  * length of the whole signal as chunk_samples.
  *
- *   "fade"    step = chunk - chunk / 8: neighbours fade into each other over chunk / 8 samples, and
+ *   "fade"    step = chunk - chunk / 4: neighbours fade into each other over chunk / 4 samples, and
  * overlap nowhere else; the chunk that reaches the end is the last one, filled up with zeros.
  *   "spleeter"  as if a model that works on frames of a transform (squared Hann windows of
  * frame_samples, one every hop_samples, the first centred on sample 0) had been given the frames of

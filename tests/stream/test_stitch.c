@@ -296,7 +296,7 @@ static void reference(const run *how, const float *x, int64_t n, double *y)
     int64_t chunk = how->chunk, step = whole ? chunk : chunk / how->overlap, fade = chunk / 10;
     int64_t frame = frame_of(chunk);
     if (crossed) {
-        fade = chunk / 8;
+        fade = chunk / 4;
         step = chunk - fade;
     }
     if (frames)
