@@ -83,6 +83,7 @@ typedef void saw_map(const float *x, float *y, int64_t n);
 typedef struct saw_simd {
     const char *name; /* "plain", "avx2", "avx512", "avx512bf16" */
     int panel;        /* columns of a packed panel */
+    bool fast_bf16;   /* bf16 products are faster than float32 ones */
 
     /* ---- products
      * --------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ extern const saw_simd TABLE_NAME(SAW_ISA);
 
 const saw_simd TABLE_NAME(SAW_ISA) = {
     .name = STRING_OF(SAW_ISA),
+    .fast_bf16 = DOT_PRODUCTS,
     .panel = NR,
     .pack_bytes = pack_bytes,
     .pack_offset = pack_offset,
