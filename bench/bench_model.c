@@ -1,11 +1,11 @@
 /*
- * bench_model.c - a RoFormer of real size with weights by formula: seconds, GFLOP/s, memory, and the error against
- * stored samples when they are given.
+ * bench_model.c - a RoFormer of real size with weights by formula: seconds, GFLOP/s, memory, and
+ * the error against stored samples when they are given.
  *
  *     bench_model [--threads N] [--precision f32|bf16|int8] [--runs N] [--plan] [--golden FOLDER]
  *
- * The model is BS-RoFormer 384 x 6 on 8 s of stereo (74.5 M parameters, 2.95 TFLOP). FOLDER holds output_samples.npz of
- * the same case.
+ * The model is BS-RoFormer 384 x 6 on 8 s of stereo (74.5 M parameters, 2.95 TFLOP). FOLDER holds
+ * output_samples.npz of the same case.
  */
 #include "core/program.h"
 #include "kernels/simd/simd.h"
@@ -19,9 +19,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static const char config_text[] =
-    "{\"model_type\":\"bs_roformer\",\"audio\":{\"chunk_size\":352800},\"model\":{\"dim\":384,\"depth\":6,\"stereo\":true,"
-    "\"num_stems\":1,\"time_transformer_depth\":1,\"freq_transformer_depth\":1,\"stft_hop_length\":441}}";
+static const char config_text[] = "{\"model_type\":\"bs_roformer\",\"audio\":{\"chunk_size\":"
+                                  "352800},\"model\":{\"dim\":384,\"depth\":6,\"stereo\":true,"
+                                  "\"num_stems\":1,\"time_transformer_depth\":1,\"freq_transformer_"
+                                  "depth\":1,\"stft_hop_length\":441}}";
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -76,7 +77,8 @@ static double golden_error(saw_tensor y, const char *folder)
     double e = 0, s = 0;
     for (int c = 0; c < 2; c++)
         for (int64_t i = 0; i < per_row; i++) {
-            double want = npy_f32(stride)[c * per_row + i], got = ((float *)y.data)[c * 352800 + i * 353];
+            double want = npy_f32(stride)[c * per_row + i],
+                   got = ((float *)y.data)[c * 352800 + i * 353];
             e += (got - want) * (got - want);
             s += want * want;
         }
@@ -103,7 +105,7 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--golden"))
             golden = argv[++i];
         else if (!strcmp(argv[i], "--precision"))
-            precision = !strcmp(argv[++i], "bf16")   ? SAW_PRECISION_BF16
+            precision = !strcmp(argv[++i], "bf16") ? SAW_PRECISION_BF16
                         : !strcmp(argv[i], "int8") ? SAW_PRECISION_INT8
                                                    : SAW_PRECISION_F32;
         else
@@ -126,7 +128,8 @@ int main(int argc, char **argv)
     if (saw_program_build(g, &(saw_program_options){.precision = precision}, &p))
         return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
     double t1 = saw_seconds();
-    saw_weight_source source = {.dims = source_dims, .read = source_read, .user = (void *)saw_program_graph(p)};
+    saw_weight_source source = {
+        .dims = source_dims, .read = source_read, .user = (void *)saw_program_graph(p)};
     if (list) {
         saw_buffer text = {.ctx = ctx};
         saw_program_list(p, &text);
@@ -158,15 +161,19 @@ int main(int argc, char **argv)
     peak_f32 *= saw_threads(ctx);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("%s, %s, %d threads: %.0f GFLOP, median %.2f s, best %.2f s, %.0f GFLOP/s; peak %.0f (f32 %.0f) GFLOP/s, "
+    printf("%s, %s, %d threads: %.0f GFLOP, median %.2f s, best %.2f s, %.0f GFLOP/s; peak %.0f "
+           "(f32 %.0f) GFLOP/s, "
            "floor %.2f s, best %.2f times the floor, median %.2f times\n",
-           saw_simd_best()->name, saw_dtype_name(dtype), saw_threads(ctx), gflop, median, seconds[0], gflop / median, peak,
-           peak_f32, gflop / peak, seconds[0] / (gflop / peak), median / (gflop / peak));
-    printf("plan %.0f ms, weights made and packed %.2f s, run %.0f MB, weights %.0f MB, peak resident %.0f MB\n",
-           (t1 - t0) * 1e3, t2 - t1, (double)saw_program_run_bytes(p) * 1e-6, (double)saw_program_weight_bytes(p) * 1e-6,
-           (double)usage.ru_maxrss * 1024e-6);
+           saw_simd_best()->name, saw_dtype_name(dtype), saw_threads(ctx), gflop, median,
+           seconds[0], gflop / median, peak, peak_f32, gflop / peak, seconds[0] / (gflop / peak),
+           median / (gflop / peak));
+    printf("plan %.0f ms, weights made and packed %.2f s, run %.0f MB, weights %.0f MB, peak "
+           "resident %.0f MB\n",
+           (t1 - t0) * 1e3, t2 - t1, (double)saw_program_run_bytes(p) * 1e-6,
+           (double)saw_program_weight_bytes(p) * 1e-6, (double)usage.ru_maxrss * 1024e-6);
     if (golden)
-        printf("against the golden samples: %.1f dB\n", golden_error(saw_run_named(run, "stem0"), golden));
+        printf("against the golden samples: %.1f dB\n",
+               golden_error(saw_run_named(run, "stem0"), golden));
     saw_run_close(run);
     saw_weights_close(w);
     saw_program_close(p);

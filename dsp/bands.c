@@ -24,7 +24,7 @@ static saw_status check_widths(saw_context *ctx, const saw_band *band, int bands
     return SAW_OK;
 }
 
-/* ---- mel ----------------------------------------------------------------------------------- */
+/* ---- mel ------------------------------------------------------------------------------------- */
 
 /* The Slaney scale: linear to 1 kHz, then logarithmic with 27 steps to 6.4 kHz. */
 static double hz_to_mel(double hz)
@@ -60,7 +60,7 @@ saw_status saw_bands_mel(saw_context *ctx, double rate_hz, int n_fft, int bands,
     return check_widths(ctx, out, bands, rate_hz, n_fft);
 }
 
-/* ---- musical ------------------------------------------------------------------------------- */
+/* ---- musical --------------------------------------------------------------------------------- */
 
 saw_status saw_bands_musical(saw_context *ctx, double rate_hz, int n_fft, int bands, saw_band *out)
 {
@@ -83,7 +83,7 @@ saw_status saw_bands_musical(saw_context *ctx, double rate_hz, int n_fft, int ba
     return check_widths(ctx, out, bands, rate_hz, n_fft);
 }
 
-/* ---- zones --------------------------------------------------------------------------------- */
+/* ---- zones ----------------------------------------------------------------------------------- */
 
 /* Number of bins whose frequency is below hz; the last bin counts as rate / 2. */
 static int bins_below(double hz, double rate_hz, int n_fft)

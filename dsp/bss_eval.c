@@ -58,7 +58,7 @@ double saw_median(double *values, int64_t n)
     return low == high ? low : (low + high) / 2; /* both may be infinite */
 }
 
-/* ---- Fourier transforms --------------------------------------------------------------------- */
+/* ---- Fourier transforms ---------------------------------------------------------------------- */
 
 /* One of n samples; a spectrum is n / 2 + 1 pairs of numbers. */
 static saw_status open_transform(saw_context *ctx, int n, saw_stft **out)
@@ -95,7 +95,7 @@ static void load(const float *channel, int64_t samples, int64_t first, int64_t n
         x[i] = first + i >= 0 && first + i < samples ? channel[first + i] : 0;
 }
 
-/* ---- everything of one evaluation ----------------------------------------------------------- */
+/* ---- everything of one evaluation ------------------------------------------------------------ */
 
 typedef struct eval {
     saw_context *ctx;
@@ -127,7 +127,7 @@ static int64_t spectrum_size(const saw_stft *s)
     return 2 * saw_stft_bins(s);
 }
 
-/* ---- correlations --------------------------------------------------------------------------- */
+/* ---- correlations ---------------------------------------------------------------------------- */
 
 static void transform_block(void *arg, int64_t item, int thread)
 {
@@ -197,7 +197,7 @@ static saw_status correlate(eval *v)
     return SAW_OK;
 }
 
-/* ---- filters -------------------------------------------------------------------------------- */
+/* ---- filters --------------------------------------------------------------------------------- */
 
 /* Least squares filters from `m` reference channels, the first of them `input`, to `outputs`
  * estimated channels from `output` on. */
@@ -371,7 +371,7 @@ static saw_status find_filters(const eval *v, int input, int m, int output, int 
     return status;
 }
 
-/* ---- windows -------------------------------------------------------------------------------- */
+/* ---- windows --------------------------------------------------------------------------------- */
 
 static double ratio_db(double signal, double error)
 {
@@ -465,7 +465,7 @@ static void score_window(void *arg, int64_t item, int thread)
     }
 }
 
-/* ---- the evaluation ------------------------------------------------------------------------- */
+/* ---- the evaluation -------------------------------------------------------------------------- */
 
 /* The smallest length from `least` on that has no prime factors above 7 and keeps what lies behind
  * so many doubles on a boundary of 64 bytes. */

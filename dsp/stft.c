@@ -104,7 +104,7 @@ static size_t frame_bytes(const saw_stft *s, size_t real_bytes)
 #define LOCAL(f) f##_64
 #include "dsp/stft_real.inc"
 
-/* ---- plan ---------------------------------------------------------------------------------- */
+/* ---- plan ------------------------------------------------------------------------------------ */
 
 /* FFTW's planner is not safe for threads; everything else of it is. */
 static pthread_mutex_t planner_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -214,7 +214,7 @@ void saw_stft_close(saw_stft *s)
     saw_free(s->ctx, s);
 }
 
-/* ---- sizes --------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 const saw_stft_options *saw_stft_get_options(const saw_stft *s)
 {

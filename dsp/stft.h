@@ -85,9 +85,10 @@ void saw_stft_inverse_adjoint(const saw_stft *s, const float *dy, int64_t length
                               int64_t frame0, int64_t nframes, float *dspec, int64_t frame_stride,
                               int64_t bin_stride, void *scratch);
 
-/** A stream of frames: add `nframes` more, and write the hop samples that each of them ends, nframes * hop in all, with
- * the window sum of a signal without ends. tail [n_fft - hop] holds the sums that are not final, zeros at the start. The
- * bits do not depend on how the frames are split into calls. */
+/** A stream of frames: add `nframes` more, and write the hop samples that each of them ends,
+ * nframes * hop in all, with the window sum of a signal without ends. tail [n_fft - hop] holds the
+ * sums that are not final, zeros at the start. The bits do not depend on how the frames are split
+ * into calls. */
 void saw_stft_stream_inverse(const saw_stft *s, const float *spec, int64_t nframes,
                              int64_t frame_stride, int64_t bin_stride, float *tail, float *out,
                              void *scratch);

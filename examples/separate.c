@@ -1,5 +1,5 @@
-/* separate.c - the library in forty lines: raw float32 stereo at the model's rate from standard input, the first stem to
- * standard output.   separate MODEL < mix.f32 > stem.f32 */
+/* separate.c - the library in forty lines: raw float32 stereo at the model's rate from standard
+ * input, the first stem to standard output.   separate MODEL < mix.f32 > stem.f32 */
 #include <bandsaw.h>
 #include <stdio.h>
 

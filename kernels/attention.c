@@ -164,7 +164,8 @@ enum { ADD_ROWS = 16 }; /* query rows that are computed aside before they are ad
 static saw_dtype dtype_of(const saw_call *c)
 {
     /* int8 is for weights; attention then takes the faster of the two */
-    bool bf16 = c->precision == SAW_PRECISION_INT8 ? c->simd->fast_bf16 : c->precision == SAW_PRECISION_BF16;
+    bool bf16 = c->precision == SAW_PRECISION_INT8 ? c->simd->fast_bf16
+                                                   : c->precision == SAW_PRECISION_BF16;
     return bf16 ? SAW_BF16 : SAW_F32;
 }
 

@@ -166,9 +166,9 @@ saw_val saw_band_reinterpret(saw_graph *g, saw_val x, int bands, const int64_t *
 saw_val saw_stft_op(saw_graph *g, saw_val audio, const saw_stft *plan);
 /** Its inverse: [B,T,K,C,2] -> [B,C,samples]. Borrows the plan likewise. */
 saw_val saw_istft_op(saw_graph *g, saw_val spectrum, const saw_stft *plan, int64_t samples);
-/** The same for a signal without end, block by block, with state: audio [B,C,n hop] -> [B,n,K,C,2], of which frame t ends
- * with the samples of hop t, and [B,n,K,C,2] -> [B,C,n hop], later than the audio by n_fft - hop samples. The plan is not
- * centred. Not differentiable. */
+/** The same for a signal without end, block by block, with state: audio [B,C,n hop] -> [B,n,K,C,2],
+ * of which frame t ends with the samples of hop t, and [B,n,K,C,2] -> [B,C,n hop], later than the
+ * audio by n_fft - hop samples. The plan is not centred. Not differentiable. */
 saw_val saw_stream_stft(saw_graph *g, saw_val audio, const saw_stft *plan);
 saw_val saw_stream_istft(saw_graph *g, saw_val spectrum, const saw_stft *plan);
 

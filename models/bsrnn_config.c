@@ -82,9 +82,7 @@ static saw_status check_spectrum(saw_context *ctx, int n_fft, int hop, int win,
     return SAW_OK;
 }
 
-/* ---- magronp
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- magronp --------------------------------------------------------------------------------- */
 
 /* Every number is capped far above any real model, so that a hostile configuration is refused, not
  * tried. */
@@ -139,7 +137,8 @@ static void defaults(void *options)
 
 static bool recognise(const saw_checkpoint *ck)
 {
-    return saw_shape_has(ck, "BN.0.0.weight") && saw_shape_has(ck, "separator.0.time_net.norm.weight") &&
+    return saw_shape_has(ck, "BN.0.0.weight") &&
+           saw_shape_has(ck, "separator.0.time_net.norm.weight") &&
            saw_shape_has(ck, "maskers.0.mask.0.5.weight");
 }
 
@@ -320,9 +319,7 @@ const saw_model saw_model_bsrnn = {.name = "bsrnn",
                                    .surplus = surplus,
                                    .describe = describe};
 
-/* ---- amanteur
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- amanteur -------------------------------------------------------------------------------- */
 
 static const saw_option amanteur_table[] = {
     {"sr", SAW_OPTION_INT, AMANTEUR_AT(common.rate_hz), 1000, 768000, 0},
@@ -488,20 +485,21 @@ static void amanteur_describe(const void *options, saw_buffer *out)
                       o->hop, o->mask_dim, o->raw_mask ? ", raw mask layout" : "");
 }
 
-const saw_model saw_model_bsrnn_amanteur = {.name = "bsrnn_amanteur",
-                                            .title = "BSRNN (amanteur)",
-                                            .options_bytes = sizeof(bsrnn_amanteur_options),
-                                            .section = "model",
-                                            .options = amanteur_table,
-                                            .recognise = amanteur_recognise,
-                                            .claims = amanteur_claims,
-                                            .defaults = amanteur_defaults,
-                                            .infer = amanteur_infer,
-                                            .alike = "masks as amanteur's code lays them out (crlandsc's "
-                                                     "need model_type bsrnn_crlandsc)",
-                                            .finish = amanteur_finish,
-                                            .record = bsrnn_amanteur_record,
-                                            .describe = amanteur_describe};
+const saw_model saw_model_bsrnn_amanteur = {
+    .name = "bsrnn_amanteur",
+    .title = "BSRNN (amanteur)",
+    .options_bytes = sizeof(bsrnn_amanteur_options),
+    .section = "model",
+    .options = amanteur_table,
+    .recognise = amanteur_recognise,
+    .claims = amanteur_claims,
+    .defaults = amanteur_defaults,
+    .infer = amanteur_infer,
+    .alike = "masks as amanteur's code lays them out (crlandsc's "
+             "need model_type bsrnn_crlandsc)",
+    .finish = amanteur_finish,
+    .record = bsrnn_amanteur_record,
+    .describe = amanteur_describe};
 
 /* The fork has the same tensors and options: only a configuration's model_type tells it. */
 const saw_model saw_model_bsrnn_crlandsc = {.name = "bsrnn_crlandsc",

@@ -38,7 +38,7 @@ void saw_assume(saw_assumed *a, const char *fmt, ...)
     va_end(ap);
 }
 
-/* ---- names and shapes ------------------------------------------------------------------------------ */
+/* ---- names and shapes ------------------------------------------------------------------------ */
 
 bool saw_shape_has(const saw_checkpoint *ck, const char *name)
 {
@@ -64,16 +64,18 @@ int saw_shape_count(const saw_checkpoint *ck, int limit, const char *before, con
     return n;
 }
 
-/* ---- options from a config ------------------------------------------------------------------------ */
+/* ---- options from a config ------------------------------------------------------------------- */
 
-static saw_status wrong_value(saw_context *ctx, const saw_config *node, const char *key, const char *wanted)
+static saw_status wrong_value(saw_context *ctx, const saw_config *node, const char *key,
+                              const char *wanted)
 {
     const char *text = saw_config_as_string(node);
-    return saw_fail(ctx, SAW_ERR_ARGUMENT, "line %d: %s is %s, and %s is needed", saw_config_line(node), key,
-                    text ? text : "no single value", wanted);
+    return saw_fail(ctx, SAW_ERR_ARGUMENT, "line %d: %s is %s, and %s is needed",
+                    saw_config_line(node), key, text ? text : "no single value", wanted);
 }
 
-static saw_status read_number(saw_context *ctx, const saw_config *node, const saw_option *o, double *out)
+static saw_status read_number(saw_context *ctx, const saw_config *node, const saw_option *o,
+                              double *out)
 {
     if (!saw_config_as_double(node, out) || *out < o->least || *out > o->most) {
         char wanted[96];
@@ -83,16 +85,19 @@ static saw_status read_number(saw_context *ctx, const saw_config *node, const sa
     return SAW_OK;
 }
 
-static saw_status read_option(saw_context *ctx, const saw_config *node, const saw_option *o, char *options)
+static saw_status read_option(saw_context *ctx, const saw_config *node, const saw_option *o,
+                              char *options)
 {
     double number;
     void *at = options + o->offset;
     if (o->kind == SAW_OPTION_IGNORED || saw_config_kind_of(node) == SAW_CONFIG_NULL)
         return SAW_OK;
     if (o->kind == SAW_OPTION_BOOL)
-        return saw_config_as_bool(node, at) ? SAW_OK : wrong_value(ctx, node, o->key, "true or false");
+        return saw_config_as_bool(node, at) ? SAW_OK
+                                            : wrong_value(ctx, node, o->key, "true or false");
     if (o->kind == SAW_OPTION_CHOICE) {
-        const char *word = saw_config_as_string(node), *words = strchr(o->key, ':') + 1, *next = words;
+        const char *word = saw_config_as_string(node), *words = strchr(o->key, ':') + 1,
+                   *next = words;
         char key[64];
         snprintf(key, sizeof key, "%.*s", (int)(words - o->key) - 1, o->key);
         for (int i = 0; word; i++, next++) {
@@ -139,7 +144,8 @@ static bool is_option(const saw_option *o, const char *key)
     return strlen(key) == n && !strncmp(o->key, key, n);
 }
 
-static saw_status read_options(saw_context *ctx, const saw_config *section, const saw_model *m, void *options)
+static saw_status read_options(saw_context *ctx, const saw_config *section, const saw_model *m,
+                               void *options)
 {
     for (int i = 0; i < saw_config_size(section); i++) {
         const char *key = saw_config_key(section, i);
@@ -148,7 +154,8 @@ static saw_status read_options(saw_context *ctx, const saw_config *section, cons
             o++;
         if (!o->key)
             return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
-                            "line %d: the option %s of %s is not known to this program, so its result would be wrong",
+                            "line %d: the option %s of %s is not known to this program, so its "
+                            "result would be wrong",
                             saw_config_line(saw_config_at(section, i)), key, m->title);
         saw_status status = read_option(ctx, saw_config_at(section, i), o, options);
         if (status)
@@ -187,11 +194,13 @@ saw_status saw_model_read_msst(saw_context *ctx, const saw_config *config, saw_m
         for (; n < saw_config_size(all) && n < SAW_MAX_STEMS; n++) {
             names[n] = saw_config_as_string(saw_config_at(all, n));
             if (!names[n])
-                return wrong_value(ctx, saw_config_at(all, n), "training.instruments", "a list of names");
+                return wrong_value(ctx, saw_config_at(all, n), "training.instruments",
+                                   "a list of names");
         }
     }
     if (n && n != c->stems)
-        return saw_fail(ctx, SAW_ERR_SHAPE, "line %d: %d instruments are named and the model has %d stems",
+        return saw_fail(ctx, SAW_ERR_SHAPE,
+                        "line %d: %d instruments are named and the model has %d stems",
                         saw_config_line(all), n, c->stems);
     saw_model_name_stems(c, n, names);
     return SAW_OK;
@@ -210,7 +219,7 @@ void saw_model_name_stems(saw_model_common *c, int count, const char *const *nam
     }
 }
 
-/* ---- configure ---------------------------------------------------------------------------------------- */
+/* ---- configure ------------------------------------------------------------------------------- */
 
 static const char *model_type(const saw_config *config)
 {
@@ -223,18 +232,20 @@ static const char *model_type(const saw_config *config)
     return NULL;
 }
 
-static saw_status choose_family(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
-                                const saw_model **out)
+static saw_status choose_family(saw_context *ctx, const saw_config *config,
+                                const saw_checkpoint *ck, const saw_model **out)
 {
     const char *type = model_type(config);
     *out = type ? saw_model_named(type) : NULL;
     if (type && !*out)
-        return saw_fail(ctx, SAW_ERR_UNSUPPORTED, "the model type %s is not one that this program knows", type);
+        return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
+                        "the model type %s is not one that this program knows", type);
     for (int i = 0; saw_model_at(i) && !*out; i++)
         if (ck ? table[i]->recognise(ck) : table[i]->claims(config))
             *out = table[i];
     if (!*out)
-        return saw_fail(ctx, SAW_ERR_UNSUPPORTED, "this is not a separation model that bandsaw knows");
+        return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
+                        "this is not a separation model that bandsaw knows");
     return SAW_OK;
 }
 
@@ -247,7 +258,8 @@ saw_status saw_model_import(saw_checkpoint *ck)
     return status;
 }
 
-static saw_status start_spec(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, saw_model_spec *out)
+static saw_status start_spec(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
+                             saw_model_spec *out)
 {
     memset(out, 0, sizeof *out);
     saw_status status = choose_family(ctx, config, ck, &out->model);
@@ -288,7 +300,8 @@ saw_status saw_model_configure(saw_context *ctx, const saw_config *config, const
     return status;
 }
 
-saw_status saw_model_infer(saw_context *ctx, const saw_config *settings, const saw_checkpoint *ck, saw_model_spec *out)
+saw_status saw_model_infer(saw_context *ctx, const saw_config *settings, const saw_checkpoint *ck,
+                           saw_model_spec *out)
 {
     saw_status status = start_spec(ctx, settings, ck, out);
     if (status)

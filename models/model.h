@@ -1,9 +1,9 @@
 /*
  * model.h - the table of model families: how one is recognised, configured and recorded.
  *
- * A family is one file and one line in models.def. Its options are one struct that begins with saw_model_common; a table
- * of saw_option says which config key fills which member, so that ranges, defaults and unknown keys are dealt with in
- * one place (model.c).
+ * A family is one file and one line in models.def. Its options are one struct that begins with
+ * saw_model_common; a table of saw_option says which config key fills which member, so that ranges,
+ * defaults and unknown keys are dealt with in one place (model.c).
  */
 #ifndef SAW_MODEL_H
 #define SAW_MODEL_H
@@ -25,10 +25,13 @@ typedef struct saw_model_common {
     bool normalize;        /* whole-file normalisation before, and its inverse after */
     int64_t hop_samples;   /* chunks are best a multiple of it */
     const char *stitch;    /* row of the stitcher when no overlap is asked for; NULL: "msst" */
-    int64_t output_trim;   /* output length is input length rounded down to a multiple of this (1: the same) */
-    /* The stitcher "spleeter" works with this model: its chunks, and the length of their frames. 0: it does not. */
+    int64_t output_trim; /* output length is input length rounded down to a multiple of this (1: the
+                            same) */
+    /* The stitcher "spleeter" works with this model: its chunks, and the length of their frames. 0:
+     * it does not. */
     int64_t spleeter_chunk_samples, spleeter_frame_samples;
-    /* Record for such chunks: only frames that lie within the input, times the input "present" [B,T,1]. */
+    /* Record for such chunks: only frames that lie within the input, times the input "present"
+     * [B,T,1]. */
     bool inner_frames;
 } saw_model_common;
 
@@ -43,8 +46,10 @@ typedef enum saw_option_kind {
     SAW_OPTION_INT,
     SAW_OPTION_BOOL,
     SAW_OPTION_DOUBLE,
-    SAW_OPTION_CHOICE, /* a word, as its number, into an int; the key holds the words: "key:first,second" */
-    SAW_OPTION_INTS,   /* list into int64_t[SAW_MAX_BANDS]; the length goes to the int at count_offset */
+    SAW_OPTION_CHOICE, /* a word, as its number, into an int; the key holds the words:
+                          "key:first,second" */
+    SAW_OPTION_INTS, /* list into int64_t[SAW_MAX_BANDS]; the length goes to the int at count_offset
+                      */
     SAW_OPTION_IGNORED /* known, without meaning for the result (dropout, execution) */
 } saw_option_kind;
 
@@ -57,28 +62,34 @@ typedef struct saw_option {
 } saw_option;
 
 typedef struct saw_model {
-    const char *name;          /* "bs_roformer" */
-    const char *title;         /* "BS-RoFormer" */
+    const char *name;  /* "bs_roformer" */
+    const char *title; /* "BS-RoFormer" */
     size_t options_bytes;
     const char *section;       /* of the config that holds the options; "" the top */
     const saw_option *options; /* ends with key NULL */
-    /** Give the tensors of a variant layout the names and shapes that the model has. NULL: there is none. */
+    /** Give the tensors of a variant layout the names and shapes that the model has. NULL: there is
+     * none. */
     saw_status (*import)(saw_checkpoint *ck);
-    const char *alike;         /* NULL, or what is assumed because only model_type tells this family from another */
+    const char *
+        alike; /* NULL, or what is assumed because only model_type tells this family from another */
     /** Whether the names in the checkpoint are this family's. */
     bool (*recognise)(const saw_checkpoint *ck);
     /** Whether the config describes this family (by its keys or model_type). */
     bool (*claims)(const saw_config *config);
     /** Constructor defaults, before a config is read. */
     void (*defaults)(void *options);
-    /** Fill the options from the checkpoint's names and shapes; what they cannot tell is assumed and said. */
-    saw_status (*infer)(saw_context *ctx, const saw_checkpoint *ck, void *options, saw_assumed *assumed);
-    /** Fill what is not a plain key (section layout, stem names); then check everything and derive what follows.
-     * config is NULL after infer. */
-    saw_status (*finish)(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, void *options);
+    /** Fill the options from the checkpoint's names and shapes; what they cannot tell is assumed
+     * and said. */
+    saw_status (*infer)(saw_context *ctx, const saw_checkpoint *ck, void *options,
+                        saw_assumed *assumed);
+    /** Fill what is not a plain key (section layout, stem names); then check everything and derive
+     * what follows. config is NULL after infer. */
+    saw_status (*finish)(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
+                         void *options);
     /** Record the model for mix [B,C,N]; outputs are named "stem0", "stem1", ..., each [B,C,N']. */
     void (*record)(saw_graph *g, const void *options, saw_val mix);
-    /** Tensors that the checkpoints of this family may hold although the model does not read them. NULL: none. */
+    /** Tensors that the checkpoints of this family may hold although the model does not read them.
+     * NULL: none. */
     bool (*surplus)(const char *name);
     /** Print the options for `inspect`, " key value" each. */
     void (*describe)(const void *options, saw_buffer *out);
@@ -101,22 +112,24 @@ saw_status saw_model_import(saw_checkpoint *ck);
 /** From a config and, for what it leaves open, a checkpoint; either may be NULL. */
 saw_status saw_model_configure(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
                                saw_model_spec *out);
-/** The same without a config, where `settings` (a tree of a few entries, laid out like a config; NULL: none) goes before
- * what was inferred. */
-saw_status saw_model_infer(saw_context *ctx, const saw_config *settings, const saw_checkpoint *ck, saw_model_spec *out);
+/** The same without a config, where `settings` (a tree of a few entries, laid out like a config;
+ * NULL: none) goes before what was inferred. */
+saw_status saw_model_infer(saw_context *ctx, const saw_config *settings, const saw_checkpoint *ck,
+                           saw_model_spec *out);
 void saw_model_spec_close(saw_context *ctx, saw_model_spec *spec);
 static inline const saw_model_common *saw_model_common_of(const saw_model_spec *spec)
 {
     return (const saw_model_common *)spec->options;
 }
 
-/** For `infer`: whether there is a tensor of that name; dim `axis` of the tensor of a name (printf), 0 when there is none;
- * how many of before0after, before1after, ... there are. */
+/** For `infer`: whether there is a tensor of that name; dim `axis` of the tensor of a name
+ * (printf), 0 when there is none; how many of before0after, before1after, ... there are. */
 bool saw_shape_has(const saw_checkpoint *ck, const char *name);
 int64_t saw_shape_dim(const saw_checkpoint *ck, int axis, const char *fmt, ...) SAW_PRINTF(3, 4);
 int saw_shape_count(const saw_checkpoint *ck, int limit, const char *before, const char *after);
 
-/** Read what MSST configurations say outside `model`: audio, training (instruments), inference. stems must be set. */
+/** Read what MSST configurations say outside `model`: audio, training (instruments), inference.
+ * stems must be set. */
 saw_status saw_model_read_msst(saw_context *ctx, const saw_config *config, saw_model_common *c);
 /** Set the names: the only stem "vocals" or "stem1", "stem2", ... unless already there. */
 void saw_model_name_stems(saw_model_common *c, int count, const char *const *names);

@@ -1,21 +1,22 @@
 /*
- * roformer.c - BS-RoFormer (Lu et al., arXiv 2309.02612) and Mel-Band RoFormer (Wang et al., arXiv 2310.01809).
+ * roformer.c - BS-RoFormer (Lu et al., arXiv 2309.02612) and Mel-Band RoFormer (Wang et al., arXiv
+ * 2310.01809).
  *
- * B batch, C audio channels, N samples, T frames, K bins, F bands, R features of all bands of a frame (re and im of every
- * bin and channel), D width, H heads, d width of a head.
+ * B batch, C audio channels, N samples, T frames, K bins, F bands, R features of all bands of a
+ * frame (re and im of every bin and channel), D width, H heads, d width of a head.
  *
- * The spectrum is cut into bands; every band of every frame becomes a vector of D numbers. Blocks of two transformers
- * follow each other, one along time for every band, one along the bands of every frame. A small network a band then
- * gives a complex mask, which multiplies the spectrum.
+ * The spectrum is cut into bands; every band of every frame becomes a vector of D numbers. Blocks
+ * of two transformers follow each other, one along time for every band, one along the bands of
+ * every frame. A small network a band then gives a complex mask, which multiplies the spectrum.
  *
- * The two families differ in the band table (given widths; overlapping mel bands whose masks are averaged), in where the
- * norms at the end stand and in how the depth of the mask network is counted.
+ * The two families differ in the band table (given widths; overlapping mel bands whose masks are
+ * averaged), in where the norms at the end stand and in how the depth of the mask network is
+ * counted.
  */
 #include "models/roformer.h"
 #include "nn/nn.h"
 
 #include <math.h>
-
 
 /* x [B,T,F,D] + attention along one axis + feed-forward. */
 static saw_val transformer_layer(saw_graph *g, saw_val x, const roformer_options *o, int along)
@@ -49,9 +50,11 @@ static saw_val linear_layer(saw_graph *g, saw_val x, const roformer_options *o)
     saw_val h = nn_rmsnorm(g, "0.norm", x);
     saw_val qkv = nn_linear(g, "0.to_qkv.0", h, 3 * inner, false);
     saw_val temperature = saw_param(g, "0.temperature", SAW_DIMS(o->heads, 1, 1));
-    saw_val a = saw_linear_attention(g, nn_heads(g, qkv, 0, 3, o->heads), nn_heads(g, qkv, 1, 3, o->heads),
-                                     nn_heads(g, qkv, 2, 3, o->heads), temperature, 8);
-    return saw_add(g, x, saw_tap(g, "0", nn_linear(g, "0.to_out.1", saw_merge_last(g, a), o->dim, false)));
+    saw_val a =
+        saw_linear_attention(g, nn_heads(g, qkv, 0, 3, o->heads), nn_heads(g, qkv, 1, 3, o->heads),
+                             nn_heads(g, qkv, 2, 3, o->heads), temperature, 8);
+    return saw_add(
+        g, x, saw_tap(g, "0", nn_linear(g, "0.to_out.1", saw_merge_last(g, a), o->dim, false)));
 }
 
 static saw_val feed_forward(saw_graph *g, saw_val x, const roformer_options *o)
@@ -61,8 +64,8 @@ static saw_val feed_forward(saw_graph *g, saw_val x, const roformer_options *o)
 }
 
 /* `depth` layers in the scope layers.<block>.<module>; along 0 is the linear block. */
-static saw_val transformer(saw_graph *g, saw_val x, const roformer_options *o, int block, int module, int depth,
-                           int along)
+static saw_val transformer(saw_graph *g, saw_val x, const roformer_options *o, int block,
+                           int module, int depth, int along)
 {
     saw_scope(g, 0, "layers.%d.%d", block, module + o->module_shift);
     for (int i = 0; i < depth; i++) {
@@ -103,7 +106,8 @@ static saw_val trunk(saw_graph *g, saw_val x, const roformer_options *o)
 }
 
 /* Mask of one stem, x [B,T,F,D] -> ragged [B,T,R]. */
-static saw_val mask(saw_graph *g, saw_val x, const roformer_options *o, int stem, const int64_t *widths)
+static saw_val mask(saw_graph *g, saw_val x, const roformer_options *o, int stem,
+                    const int64_t *widths)
 {
     int64_t twice[SAW_MAX_BANDS];
     for (int b = 0; b < o->bands; b++)
@@ -114,7 +118,8 @@ static saw_val mask(saw_graph *g, saw_val x, const roformer_options *o, int stem
         char scope[32];
         bool last = i == layers - 1;
         snprintf(scope, sizeof scope, "%%d.0.%d", 2 * i);
-        x = nn_band_linear(g, scope, x, o->bands, NULL, last ? twice : NULL, (int64_t)o->dim * o->mlp_expansion);
+        x = nn_band_linear(g, scope, x, o->bands, NULL, last ? twice : NULL,
+                           (int64_t)o->dim * o->mlp_expansion);
         x = last ? saw_glu(g, x, o->bands, widths) : saw_tanh(g, x);
     }
     saw_scope_end(g);
@@ -124,12 +129,13 @@ static saw_val mask(saw_graph *g, saw_val x, const roformer_options *o, int stem
 void roformer_record(saw_graph *g, const void *options, saw_val mix)
 {
     const roformer_options *o = options;
-    const saw_stft *plan = nn_stft_plan(g, &(saw_stft_options){.n_fft = o->n_fft,
-                                                               .hop = o->hop,
-                                                               .win_length = o->win,
-                                                               .center = true,
-                                                               .norm = o->stft_normalized ? SAW_STFT_NORM_SQRT_NFFT
-                                                                                          : SAW_STFT_NORM_NONE});
+    const saw_stft *plan =
+        nn_stft_plan(g, &(saw_stft_options){.n_fft = o->n_fft,
+                                            .hop = o->hop,
+                                            .win_length = o->win,
+                                            .center = true,
+                                            .norm = o->stft_normalized ? SAW_STFT_NORM_SQRT_NFFT
+                                                                       : SAW_STFT_NORM_NONE});
     int channels = o->common.channels;
     int64_t bins = o->n_fft / 2 + 1, row = 2 * channels, widths[SAW_MAX_BANDS], features = 0;
     for (int b = 0; b < o->bands; b++) {
@@ -138,8 +144,8 @@ void roformer_record(saw_graph *g, const void *options, saw_val mix)
     }
     if (!plan)
         return;
-    /* Feature r of the bands is number table[r] of the frame; masks go back through the same table, without bin 0 when
-     * the model clears it. */
+    /* Feature r of the bands is number table[r] of the frame; masks go back through the same table,
+     * without bin 0 when the model clears it. */
     int32_t *table = saw_calloc(saw_graph_context(g), (size_t)features, sizeof *table);
     if (!table) {
         saw_graph_fail(g, SAW_ERR_MEMORY, "no memory for the band table");
@@ -150,12 +156,12 @@ void roformer_record(saw_graph *g, const void *options, saw_val mix)
         for (int64_t i = 0; i < widths[b]; i++)
             table[r++] = (int32_t)(o->band[b].first * row + i);
 
-    saw_val spectrum = saw_tap(g, "stft", saw_stft_op(g, mix, plan));       /* [B,T,K,C,2] */
-    saw_val frame = saw_merge_last(g, saw_merge_last(g, spectrum));         /* [B,T,2 K C] */
-    saw_val x = o->mel ? saw_gather(g, frame, table, features) : frame;     /* [B,T,R] */
+    saw_val spectrum = saw_tap(g, "stft", saw_stft_op(g, mix, plan));   /* [B,T,K,C,2] */
+    saw_val frame = saw_merge_last(g, saw_merge_last(g, spectrum));     /* [B,T,2 K C] */
+    saw_val x = o->mel ? saw_gather(g, frame, table, features) : frame; /* [B,T,R] */
     saw_scope(g, 0, "band_split.to_features");
     x = nn_band_rmsnorm(g, "%d.0", x, o->bands, widths);
-    x = nn_band_linear(g, "%d.1", x, o->bands, widths, NULL, o->dim);       /* [B,T,F,D] */
+    x = nn_band_linear(g, "%d.1", x, o->bands, widths, NULL, o->dim); /* [B,T,F,D] */
     saw_scope_end(g);
     x = trunk(g, saw_tap(g, "band_split", x), o);
 
@@ -165,17 +171,17 @@ void roformer_record(saw_graph *g, const void *options, saw_val mix)
     for (int s = 0; s < o->common.stems; s++) {
         char name[32];
         snprintf(name, sizeof name, "mask%d", s);
-        saw_val m = saw_tap(g, name, mask(g, x, o, s, widths));             /* [B,T,R] */
-        m = saw_scatter(g, m, table, bins * row);                           /* [B,T,2 K C] */
+        saw_val m = saw_tap(g, name, mask(g, x, o, s, widths)); /* [B,T,R] */
+        m = saw_scatter(g, m, table, bins * row);               /* [B,T,2 K C] */
         saw_val y = saw_cmul(g, frame, m);
-        y = saw_split_last(g, saw_split_last(g, y, bins), channels);        /* [B,T,K,C,2] */
+        y = saw_split_last(g, saw_split_last(g, y, bins), channels); /* [B,T,K,C,2] */
         snprintf(name, sizeof name, "masked_spec%d", s);
         y = saw_tap(g, name, y);
         int64_t samples = saw_dim(g, mix, -1);
         if (o->mel && !o->match_length)
             samples = samples / o->hop * o->hop;
         snprintf(name, sizeof name, "stem%d", s);
-        saw_output(g, name, saw_istft_op(g, y, plan, samples));             /* [B,C,N] */
+        saw_output(g, name, saw_istft_op(g, y, plan, samples)); /* [B,C,N] */
     }
     saw_free(saw_graph_context(g), table);
 }

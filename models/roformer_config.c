@@ -1,10 +1,11 @@
 /*
- * roformer_config.c - the options of BS-RoFormer and Mel-Band RoFormer: from the configurations of the MSST project, or
- * from names and shapes alone.
+ * roformer_config.c - the options of BS-RoFormer and Mel-Band RoFormer: from the configurations of
+ * the MSST project, or from names and shapes alone.
  *
- * Shapes tell width, depths, heads, bands, channels, stems and the mask network. They do not tell the hop, the window,
- * zero_dc, skip connections and stem names: for checkpoints whose shapes are known from public configurations these come
- * from the table below, else they are the constructor's defaults; either way they are said to be assumed.
+ * Shapes tell width, depths, heads, bands, channels, stems and the mask network. They do not tell
+ * the hop, the window, zero_dc, skip connections and stem names: for checkpoints whose shapes are
+ * known from public configurations these come from the table below, else they are the constructor's
+ * defaults; either way they are said to be assumed.
  */
 #include "models/roformer.h"
 
@@ -13,7 +14,8 @@
 
 #define AT(member) offsetof(roformer_options, member)
 
-/* Every number is capped far above any real model, so that a hostile configuration is refused, not tried. */
+/* Every number is capped far above any real model, so that a hostile configuration is refused, not
+ * tried. */
 static const saw_option options_table[] = {
     {"dim", SAW_OPTION_INT, AT(dim), 1, 8192, 0},
     {"depth", SAW_OPTION_INT, AT(depth), 1, 128, 0},
@@ -51,7 +53,8 @@ static const saw_option options_table[] = {
     {0},
 };
 
-/* 24 bands of 2 bins, 12 of 4, 8 each of 12, 24 and 48, then 128 and 129: the 1025 bins of n_fft 2048. */
+/* 24 bands of 2 bins, 12 of 4, 8 each of 12, 24 and 48, then 128 and 129: the 1025 bins of n_fft
+ * 2048. */
 static void default_bands(roformer_options *o)
 {
     static const struct {
@@ -99,7 +102,8 @@ static void mel_defaults(void *options)
 
 static bool is_roformer(const saw_checkpoint *ck)
 {
-    return saw_shape_has(ck, "band_split.to_features.0.0.gamma") && saw_shape_has(ck, "mask_estimators.0.to_freqs.0.0.0.weight");
+    return saw_shape_has(ck, "band_split.to_features.0.0.gamma") &&
+           saw_shape_has(ck, "mask_estimators.0.to_freqs.0.0.0.weight");
 }
 
 static bool bs_recognise(const saw_checkpoint *ck)
@@ -122,7 +126,7 @@ static bool mel_claims(const saw_config *config)
     return saw_config_find(config, "model.num_bands") != NULL;
 }
 
-/* ---- inference from shapes ---------------------------------------------------------------------------- */
+/* ---- inference from shapes ------------------------------------------------------------------- */
 
 typedef struct known {
     const char *what; /* public checkpoints of these shapes */
@@ -138,18 +142,23 @@ typedef struct known {
 static const known known_table[] = {
     {"viperx ep_317 and ep_368", false, 512, 12, 1, 2048, 2, 4, 441, 352800, false, "vocals"},
     {"viperx ep_937", false, 384, 12, 1, 2048, 2, 4, 512, 131584, false, "other"},
-    {"MSST MUSDB18 ep_17", false, 384, 8, 4, 2048, 2, 2, 441, 485100, false, "vocals,bass,drums,other"},
-    {"BS-Roformer-SW", false, 256, 12, 6, 2048, 2, 4, 512, 588800, false, "bass,drums,other,vocals,guitar,piano"},
+    {"MSST MUSDB18 ep_17", false, 384, 8, 4, 2048, 2, 2, 441, 485100, false,
+     "vocals,bass,drums,other"},
+    {"BS-Roformer-SW", false, 256, 12, 6, 2048, 2, 4, 512, 588800, false,
+     "bass,drums,other,vocals,guitar,piano"},
     {"resurrection", false, 256, 12, 1, 2048, 2, 4, 512, 785920, false, "vocals"},
     {"LargeV1", false, 512, 16, 1, 2048, 2, 4, 441, 352800, false, "vocals"},
     {"chorus", false, 384, 8, 2, 2048, 2, 4, 441, 352800, false, "male,female"},
     {"deverb", false, 256, 8, 1, 2048, 2, 4, 512, 352768, false, "noreverb"},
-    {"Kim's vocal model and its finetunes", true, 384, 6, 1, 2048, 2, 4, 441, 352800, false, "vocals"},
-    {"becruily's two-stem models", true, 384, 6, 2, 2048, 2, 4, 441, 485100, false, "vocals,instrumental"},
+    {"Kim's vocal model and its finetunes", true, 384, 6, 1, 2048, 2, 4, 441, 352800, false,
+     "vocals"},
+    {"becruily's two-stem models", true, 384, 6, 2, 2048, 2, 4, 441, 485100, false,
+     "vocals,instrumental"},
     {"viperx ep_3005", true, 384, 12, 1, 2048, 2, 4, 441, 352800, false, "vocals"},
     {"big_beta5e", true, 384, 6, 1, 2048, 3, 4, 441, 485100, false, "vocals"},
     {"aspiration", true, 256, 8, 2, 2048, 2, 4, 441, 352800, false, "aspiration,other"},
-    {"aname 4-stem large", true, 384, 8, 4, 4096, 2, 4, 882, 661500, true, "drums,bass,other,vocals"},
+    {"aname 4-stem large", true, 384, 8, 4, 4096, 2, 4, 882, 661500, true,
+     "drums,bass,other,vocals"},
     {"aname 4-stem xl", true, 512, 12, 4, 4096, 2, 4, 882, 661500, true, "drums,bass,other,vocals"},
 };
 
@@ -199,9 +208,9 @@ static const known *find_known(const roformer_options *o)
 {
     for (size_t i = 0; i < sizeof known_table / sizeof *known_table; i++) {
         const known *k = &known_table[i];
-        if (k->mel == o->mel && k->dim == o->dim && k->depth == o->depth && k->stems == o->common.stems &&
-            k->n_fft == o->n_fft && k->mask_depth == o->mask_depth && k->expansion == o->mlp_expansion && o->stereo &&
-            !o->linear_depth && !o->pope)
+        if (k->mel == o->mel && k->dim == o->dim && k->depth == o->depth &&
+            k->stems == o->common.stems && k->n_fft == o->n_fft && k->mask_depth == o->mask_depth &&
+            k->expansion == o->mlp_expansion && o->stereo && !o->linear_depth && !o->pope)
             return k;
     }
     return NULL;
@@ -233,11 +242,13 @@ static void assume_rest(roformer_options *o, saw_assumed *assumed)
     saw_model_name_stems(&o->common, 0, NULL);
     char text[128] = "";
     for (int i = 0; i < o->common.stems; i++)
-        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? ", " : "", o->common.stem_names[i]);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? ", " : "",
+                 o->common.stem_names[i]);
     saw_assume(assumed, "stems %s (%s)", text, k ? why : "no names are in the file");
 }
 
-static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *options, saw_assumed *assumed)
+static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *options,
+                        saw_assumed *assumed)
 {
     roformer_options *o = options;
     int64_t din[SAW_MAX_BANDS];
@@ -257,28 +268,40 @@ static saw_status infer(saw_context *ctx, const saw_checkpoint *ck, void *option
     o->freq_depth = saw_shape_count(ck, 32, before, ".0.norm.gamma");
     o->linear_depth = linear ? saw_shape_count(ck, 32, "layers.0.0.layers.", ".0.norm.gamma") : 0;
     o->heads = (int)saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.to_gates.weight", time);
-    o->dim_head = o->heads ? (int)(saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.to_qkv.weight", time) / 3 / o->heads) : 0;
+    o->dim_head = o->heads
+                      ? (int)(saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.to_qkv.weight", time) /
+                              3 / o->heads)
+                      : 0;
     o->pope = saw_shape_dim(ck, 0, "layers.0.%d.layers.0.0.pope_embed.bias", time) > 0;
-    o->common.stems = saw_shape_count(ck, SAW_MAX_STEMS, "mask_estimators.", ".to_freqs.0.0.0.weight");
+    o->common.stems =
+        saw_shape_count(ck, SAW_MAX_STEMS, "mask_estimators.", ".to_freqs.0.0.0.weight");
     int layers = 0;
-    while (layers < 16 && saw_shape_dim(ck, 0, "mask_estimators.0.to_freqs.0.0.%d.weight", 2 * layers))
+    while (layers < 16 &&
+           saw_shape_dim(ck, 0, "mask_estimators.0.to_freqs.0.0.%d.weight", 2 * layers))
         layers++;
     o->mask_depth = o->mel ? layers - 1 : layers;
     o->mlp_expansion =
-        layers > 1 && o->dim ? (int)(saw_shape_dim(ck, 0, "mask_estimators.0.to_freqs.0.0.0.weight") / o->dim) : 1;
-    if (o->dim < 1 || o->depth < 1 || o->heads < 1 || o->dim_head < 2 || o->time_depth < 1 || o->freq_depth < 1 ||
-        o->mask_depth < 1 || o->mlp_expansion < 1 || o->common.stems < 1 || o->bands < 1)
-        return saw_fail(ctx, SAW_ERR_SHAPE, "the tensors look like a RoFormer but its sizes cannot be told from them");
+        layers > 1 && o->dim
+            ? (int)(saw_shape_dim(ck, 0, "mask_estimators.0.to_freqs.0.0.0.weight") / o->dim)
+            : 1;
+    if (o->dim < 1 || o->depth < 1 || o->heads < 1 || o->dim_head < 2 || o->time_depth < 1 ||
+        o->freq_depth < 1 || o->mask_depth < 1 || o->mlp_expansion < 1 || o->common.stems < 1 ||
+        o->bands < 1)
+        return saw_fail(ctx, SAW_ERR_SHAPE,
+                        "the tensors look like a RoFormer but its sizes cannot be told from them");
     if (o->mel ? !find_mel_table(ctx, o, din) : !find_split_table(o, din))
         return saw_fail(ctx, SAW_ERR_UNSUPPORTED,
-                        "the widths of its %d bands follow no known table; give its configuration with --config", o->bands);
+                        "the widths of its %d bands follow no known table; give its configuration "
+                        "with --config",
+                        o->bands);
     assume_rest(o, assumed);
     return SAW_OK;
 }
 
-/* ---- checks and what follows from the options --------------------------------------------------------------- */
+/* ---- checks and what follows from the options ------------------------------------------------ */
 
-static saw_status finish(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck, void *options)
+static saw_status finish(saw_context *ctx, const saw_config *config, const saw_checkpoint *ck,
+                         void *options)
 {
     roformer_options *o = options;
     saw_model_common *c = &o->common;
@@ -290,11 +313,13 @@ static saw_status finish(saw_context *ctx, const saw_config *config, const saw_c
     }
     saw_model_name_stems(c, 0, NULL);
     if (o->dim < 1 || o->depth < 1)
-        return saw_fail(ctx, SAW_ERR_ARGUMENT, "the configuration does not say %s", o->dim < 1 ? "dim" : "depth");
+        return saw_fail(ctx, SAW_ERR_ARGUMENT, "the configuration does not say %s",
+                        o->dim < 1 ? "dim" : "depth");
     if (o->win > o->n_fft || o->hop > o->win || (o->mel && o->win != o->n_fft))
-        return saw_fail(ctx, SAW_ERR_ARGUMENT,
-                        "hop %d, window %d and n_fft %d do not fit together (hop <= window %s n_fft)", o->hop, o->win,
-                        o->n_fft, o->mel ? "=" : "<=");
+        return saw_fail(
+            ctx, SAW_ERR_ARGUMENT,
+            "hop %d, window %d and n_fft %d do not fit together (hop <= window %s n_fft)", o->hop,
+            o->win, o->n_fft, o->mel ? "=" : "<=");
     if (o->n_fft % 2 || o->dim_head % 2)
         return saw_fail(ctx, SAW_ERR_ARGUMENT, "n_fft and dim_head must be even numbers");
     int64_t bins = o->n_fft / 2 + 1, sum = 0;
@@ -308,12 +333,14 @@ static saw_status finish(saw_context *ctx, const saw_config *config, const saw_c
             sum += o->freqs_per_bands[b];
         }
         if (sum != bins)
-            return saw_fail(ctx, SAW_ERR_ARGUMENT, "freqs_per_bands adds up to %lld bins and n_fft %d has %lld",
+            return saw_fail(ctx, SAW_ERR_ARGUMENT,
+                            "freqs_per_bands adds up to %lld bins and n_fft %d has %lld",
                             (long long)sum, o->n_fft, (long long)bins);
     }
     if (ck) {
         bool at0 = saw_shape_has(ck, "layers.0.0.layers.0.0.norm.gamma");
-        o->module_shift = !o->linear_depth && !at0 && saw_shape_has(ck, "layers.0.2.layers.0.0.norm.gamma");
+        o->module_shift =
+            !o->linear_depth && !at0 && saw_shape_has(ck, "layers.0.2.layers.0.0.norm.gamma");
         char name[64];
         int time = (o->linear_depth ? 1 : 0) + o->module_shift;
         snprintf(name, sizeof name, "layers.0.%d.layers.0.0.to_qkv.bias", time);
@@ -325,7 +352,8 @@ static saw_status finish(saw_context *ctx, const saw_config *config, const saw_c
     c->min_samples = o->n_fft / 2 + 1 > o->hop ? o->n_fft / 2 + 1 : o->hop;
     c->output_trim = o->mel && !o->match_length ? o->hop : 1;
     if (c->chunk_samples < c->min_samples)
-        c->chunk_samples = c->chunk_samples ? c->min_samples : 8 * (int64_t)c->rate_hz / o->hop * o->hop;
+        c->chunk_samples =
+            c->chunk_samples ? c->min_samples : 8 * (int64_t)c->rate_hz / o->hop * o->hop;
     return SAW_OK;
 }
 
@@ -338,13 +366,15 @@ static bool surplus(const char *name)
 static void describe(const void *options, saw_buffer *out)
 {
     const roformer_options *o = options;
-    saw_buffer_printf(out,
-                      " dim %d, depth %d (time %d, freq %d, linear %d), heads %d x %d, bands %d, n_fft %d, hop %d, window %d%s,"
-                      " mask depth %d x %d%s%s%s%s",
-                      o->dim, o->depth, o->time_depth, o->freq_depth, o->linear_depth, o->heads, o->dim_head, o->bands,
-                      o->n_fft, o->hop, o->win, o->stft_normalized ? " normalised" : "", o->mask_depth, o->mlp_expansion,
-                      o->skip ? ", skip connections" : "", o->pope ? ", PoPE" : "", o->zero_dc ? ", zero_dc" : "",
-                      o->qkv_bias || o->out_bias ? ", shared bias" : "");
+    saw_buffer_printf(
+        out,
+        " dim %d, depth %d (time %d, freq %d, linear %d), heads %d x %d, bands %d, n_fft %d, hop "
+        "%d, window %d%s,"
+        " mask depth %d x %d%s%s%s%s",
+        o->dim, o->depth, o->time_depth, o->freq_depth, o->linear_depth, o->heads, o->dim_head,
+        o->bands, o->n_fft, o->hop, o->win, o->stft_normalized ? " normalised" : "", o->mask_depth,
+        o->mlp_expansion, o->skip ? ", skip connections" : "", o->pope ? ", PoPE" : "",
+        o->zero_dc ? ", zero_dc" : "", o->qkv_bias || o->out_bias ? ", shared bias" : "");
 }
 
 const saw_model saw_model_bs_roformer = {.name = "bs_roformer",

@@ -66,9 +66,7 @@ typedef struct bench {
     double *seconds;         /* [runs] */
 } bench;
 
-/* ---- the peak
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the peak -------------------------------------------------------------------------------- */
 
 typedef struct peak_task {
     saw_dtype dtype;
@@ -105,9 +103,7 @@ static saw_status measure_peak(bench *b)
     return SAW_OK;
 }
 
-/* ---- figures
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -136,9 +132,7 @@ static void say_figures(const bench *b, const char *type, const char *name, int 
                100 * rate / b->peak[precision]);
 }
 
-/* ---- ops
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- ops ------------------------------------------------------------------------------------- */
 
 /* Two seconds of BS-RoFormer 384 x 6: frames, bands, width, heads, width of a head. */
 enum { T = 201, F = 62, D = 384, H = 8, HEAD = 64 };
@@ -284,9 +278,7 @@ static saw_status time_ops(bench *b)
     return status;
 }
 
-/* ---- a model
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- a model --------------------------------------------------------------------------------- */
 
 /* One forward over one chunk of noise, `runs` times. */
 static saw_status time_model(bench *b, saw_separator *s, int precision)

@@ -70,7 +70,7 @@ typedef struct report {
     saw_atomic_file csv;
 } report;
 
-/* ---- progress ------------------------------------------------------------------------------ */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 /* Only on a terminal. */
 static bool bar_visible;
@@ -90,7 +90,7 @@ static void show_bar(void *user, int song, int done, int steps)
     bar_visible = true;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 #define EACH_METRIC(m, r)                                                                          \
     for (saw_metric m = 0; m < SAW_METRIC_COUNT; m++)                                              \
@@ -127,7 +127,7 @@ static void csv_text(FILE *f, const char *text)
         fputc('"', f);
 }
 
-/* ---- what is said -------------------------------------------------------------------------- */
+/* ---- what is said ---------------------------------------------------------------------------- */
 
 static void print_header(const report *r)
 {
@@ -250,7 +250,7 @@ static saw_status print_summaries(const report *r)
     return status || stems < 2 ? status : print_summary(r, NULL);
 }
 
-/* ---- the command --------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 /* The metrics that were asked for; 0 when one is unknown, which was said. */
 static unsigned parse_metrics(const texts *wanted)

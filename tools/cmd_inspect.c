@@ -54,9 +54,7 @@ const command command_inspect = {.name = "inspect",
                                  .most_operands = 1,
                                  .run = run_inspect};
 
-/* ---- tensors
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 static saw_status checksum(saw_checkpoint *ck, const saw_ckpt_tensor *t, uint64_t *out)
 {
@@ -108,9 +106,7 @@ static saw_status list_tensors(saw_checkpoint *ck, json_t *json)
     return SAW_OK;
 }
 
-/* ---- the file
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static void describe_file(saw_checkpoint *ck, json_t *json)
 {
@@ -143,9 +139,7 @@ static bool is_known(const saw_checkpoint *ck)
     return false;
 }
 
-/* ---- the model
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 /* A program of the model at one precision; what a stream would need, in bytes. */
 static saw_status plan_at(saw_context *ctx, const char *path, const options *o,

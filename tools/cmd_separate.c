@@ -128,9 +128,7 @@ const command command_separate = {.name = "separate",
                                   .most_operands = -1,
                                   .run = run_separate};
 
-/* ---- the command line
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the command line ------------------------------------------------------------------------ */
 
 static int bad(const char *sentence)
 {
@@ -235,7 +233,8 @@ static int list_models(saw_context *ctx, bool json)
     return status ? cli_failed(ctx) : 0;
 }
 
-/* Paths of the models that were named, or of the only one there is, or of the catalogue's default. */
+/* Paths of the models that were named, or of the only one there is, or of the catalogue's default.
+ */
 static saw_status find_models(saw_context *ctx, const saw_known_models *known, const options *o,
                               const char **paths, int *count)
 {
@@ -252,18 +251,18 @@ static saw_status find_models(saw_context *ctx, const saw_known_models *known, c
             return SAW_OK;
         }
     if (known->count)
-        return saw_fail(ctx, SAW_ERR_ARGUMENT,
-                        "there are %d models in the models folder: choose one with --model (`bandsaw "
-                        "separate --list-models` shows them)",
-                        known->count);
-    return saw_fail(ctx, SAW_ERR_ARGUMENT,
-                    "no model was named, and none is here yet: fetch one with `bandsaw model get`, or "
-                    "use --model FILE");
+        return saw_fail(
+            ctx, SAW_ERR_ARGUMENT,
+            "there are %d models in the models folder: choose one with --model (`bandsaw "
+            "separate --list-models` shows them)",
+            known->count);
+    return saw_fail(
+        ctx, SAW_ERR_ARGUMENT,
+        "no model was named, and none is here yet: fetch one with `bandsaw model get`, or "
+        "use --model FILE");
 }
 
-/* ---- progress
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 /* Seconds of audio of the whole batch. Only on a terminal. */
 static struct {
@@ -322,9 +321,7 @@ static double input_seconds(saw_context *ctx, const char *path, const options *o
     return s > 0 && o->duration_s > 0 ? fmin(s, o->duration_s) : fmax(s, 0);
 }
 
-/* ---- the batch
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- the batch ------------------------------------------------------------------------------- */
 
 typedef struct item {
     const saw_input_file *input;

@@ -44,9 +44,7 @@ static int64_t even_split(int64_t n, int64_t parts, int64_t i)
     return n * i / parts;
 }
 
-/* ---- packing
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 /* An int8 panel begins with NR scales and, for each piece of depth, NR first values of the sums:
  * with unsigned a + 128 in hardware dot products -128 times the column's sum, else 0. */

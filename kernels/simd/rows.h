@@ -21,9 +21,7 @@ INLINE void store_up_to(float *p, vf v, int64_t n)
         store_part(p, v, n);
 }
 
-/* ---- sums
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- sums ------------------------------------------------------------------------------------ */
 
 /** Sum of f(x, y) over n elements; f(0, 0) must be 0. */
 INLINE float reduce(vf (*f)(vf sum, vf x, vf y), const float *x, const float *y, int64_t n)
@@ -261,9 +259,7 @@ static void gru_gates(const float *from_x, const float *from_h, float *h, int64_
     }
 }
 
-/* ---- conversions
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- conversions ----------------------------------------------------------------------------- */
 
 static void f32_from_bf16(const uint16_t *x, float *y, int64_t n)
 {

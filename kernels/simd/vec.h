@@ -335,7 +335,8 @@ INLINE vi madd(vi16 a, vi16 b, vi sum)
     return (vi)((vu)sum + (vu)_mm_madd_epi16((__m128i)a, (__m128i)b));
 #else
     vi x = (vi)a, y = (vi)b;
-    return (vi)((vu)sum + (vu)(((x << 16) >> 16) * ((y << 16) >> 16)) + (vu)((x >> 16) * (y >> 16)));
+    return (vi)((vu)sum + (vu)(((x << 16) >> 16) * ((y << 16) >> 16)) +
+                (vu)((x >> 16) * (y >> 16)));
 #endif
 }
 

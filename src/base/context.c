@@ -1,5 +1,6 @@
 /*
- * context.c - the one object that every call shares: threads, allocator, log, cancel flag, last error.
+ * context.c - the one object that every call shares: threads, allocator, log, cancel flag, last
+ * error.
  */
 #include "base/base.h"
 
@@ -13,7 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Every block carries its size before it, so that the counters are exact and realloc knows what to copy. */
+/* Every block carries its size before it, so that the counters are exact and realloc knows what to
+ * copy. */
 typedef struct block_header {
     size_t bytes;
     void *raw; /* what the allocator gave */
@@ -59,7 +61,7 @@ const char *saw_version(void)
     return BANDSAW_VERSION;
 }
 
-/* ---- open and close ---------------------------------------------------------------------------- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 saw_status saw_context_open(saw_context **out, const saw_options *options)
 {
@@ -120,7 +122,7 @@ int saw_threads(const saw_context *ctx)
     return ctx->threads;
 }
 
-/* ---- errors and log ------------------------------------------------------------------------------ */
+/* ---- errors and log -------------------------------------------------------------------------- */
 
 saw_status saw_fail(saw_context *ctx, saw_status code, const char *fmt, ...)
 {
@@ -152,7 +154,7 @@ void saw_log(saw_context *ctx, int level, const char *fmt, ...)
     ctx->options.log(ctx->options.user, level, text);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void count_memory(saw_context *ctx, size_t plus, size_t minus)
 {
@@ -176,7 +178,8 @@ void *saw_alloc(saw_context *ctx, size_t bytes)
 {
     size_t whole;
     if (!saw_add_size(bytes, ALIGN + sizeof(block_header), &whole)) {
-        saw_fail(ctx, SAW_ERR_MEMORY, "a block of %zu bytes is more than this machine can address", bytes);
+        saw_fail(ctx, SAW_ERR_MEMORY, "a block of %zu bytes is more than this machine can address",
+                 bytes);
         return NULL;
     }
     void *raw = ctx->options.alloc ? ctx->options.alloc(ctx->options.user, whole) : malloc(whole);
@@ -196,8 +199,8 @@ void *saw_calloc(saw_context *ctx, size_t count, size_t size)
 {
     size_t bytes;
     if (!saw_mul_size(count, size, &bytes)) {
-        saw_fail(ctx, SAW_ERR_MEMORY, "%zu times %zu bytes is more than this machine can address", count,
-                 size);
+        saw_fail(ctx, SAW_ERR_MEMORY, "%zu times %zu bytes is more than this machine can address",
+                 count, size);
         return NULL;
     }
     void *p = saw_alloc(ctx, bytes);
@@ -267,7 +270,8 @@ void *saw_map_alloc(saw_context *ctx, size_t bytes)
             memset(p, 0, bytes);
         return p;
     }
-    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p =
+        mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         saw_fail(ctx, SAW_ERR_MEMORY, "out of memory (%zu bytes were wanted)", bytes);
         return NULL;
@@ -326,7 +330,7 @@ double saw_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- threads -------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void team_work(saw_context *ctx, int thread)
 {

@@ -71,8 +71,8 @@ saw_status saw_file_read(saw_file *f, uint64_t offset, void *out, size_t n)
 {
     if (offset > f->size || n > f->size - offset)
         return saw_fail(f->ctx, SAW_ERR_FORMAT,
-                        "%s: is cut short: %zu bytes at offset %llu were wanted, the file has %llu", f->path,
-                        n, (unsigned long long)offset, (unsigned long long)f->size);
+                        "%s: is cut short: %zu bytes at offset %llu were wanted, the file has %llu",
+                        f->path, n, (unsigned long long)offset, (unsigned long long)f->size);
     for (size_t done = 0; done < n;) {
         ssize_t got = pread(f->fd, (char *)out + done, n - done, (off_t)(offset + done));
         if (got < 0 && errno == EINTR)
@@ -80,7 +80,8 @@ saw_status saw_file_read(saw_file *f, uint64_t offset, void *out, size_t n)
         if (got < 0)
             return saw_fail(f->ctx, SAW_ERR_IO, "%s: cannot be read: %s", f->path, strerror(errno));
         if (got == 0)
-            return saw_fail(f->ctx, SAW_ERR_FORMAT, "%s: became shorter while it was read", f->path);
+            return saw_fail(f->ctx, SAW_ERR_FORMAT, "%s: became shorter while it was read",
+                            f->path);
         done += (size_t)got;
     }
     return SAW_OK;
@@ -95,8 +96,9 @@ saw_status saw_read_all(saw_context *ctx, const char *path, size_t limit, char *
         return status;
     uint64_t n = f->size;
     if (n > limit)
-        status = saw_fail(ctx, SAW_ERR_FORMAT, "%s: has %llu bytes; at most %zu are expected of such a file",
-                          path, (unsigned long long)n, limit);
+        status = saw_fail(ctx, SAW_ERR_FORMAT,
+                          "%s: has %llu bytes; at most %zu are expected of such a file", path,
+                          (unsigned long long)n, limit);
     char *data = status ? NULL : saw_alloc(ctx, (size_t)n + 1);
     if (!status && !data)
         status = SAW_ERR_MEMORY;
@@ -114,7 +116,7 @@ saw_status saw_read_all(saw_context *ctx, const char *path, size_t limit, char *
     return SAW_OK;
 }
 
-/* ---- files that appear whole ----------------------------------------------------------------------- */
+/* ---- files that appear whole ----------------------------------------------------------------- */
 
 saw_status saw_atomic_open(saw_context *ctx, const char *path, saw_atomic_file *out)
 {
@@ -128,7 +130,8 @@ saw_status saw_atomic_open(saw_context *ctx, const char *path, saw_atomic_file *
     }
     out->file = fopen(out->temp, "wb+e");
     if (!out->file) {
-        saw_status status = saw_fail(ctx, SAW_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+        saw_status status =
+            saw_fail(ctx, SAW_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
         saw_free(ctx, out->temp);
         out->temp = NULL;
         saw_atomic_abort(out);
@@ -185,9 +188,11 @@ saw_status saw_make_folders(saw_context *ctx, const char *path)
         *at = 0;
         struct stat st;
         if (mkdir(p, 0777) && errno != EEXIST)
-            status = saw_fail(ctx, SAW_ERR_IO, "%s: the folder cannot be made: %s", p, strerror(errno));
+            status =
+                saw_fail(ctx, SAW_ERR_IO, "%s: the folder cannot be made: %s", p, strerror(errno));
         else if (stat(p, &st) == 0 && !S_ISDIR(st.st_mode))
-            status = saw_fail(ctx, SAW_ERR_IO, "%s: a file of this name is where a folder is needed", p);
+            status =
+                saw_fail(ctx, SAW_ERR_IO, "%s: a file of this name is where a folder is needed", p);
         *at = was;
         if (!was)
             break;

@@ -1,5 +1,6 @@
 /*
- * text.c - numbers and strings: locale-free parsing, small floats, hashes, Philox, a growing buffer.
+ * text.c - numbers and strings: locale-free parsing, small floats, hashes, Philox, a growing
+ * buffer.
  */
 #include "base/base.h"
 
@@ -23,7 +24,8 @@ const char *saw_dtype_name(saw_dtype dtype)
 
 static locale_t c_locale(void)
 {
-    static locale_t locale; /* made once, lives as long as the process; a lost race only leaks one */
+    static locale_t
+        locale; /* made once, lives as long as the process; a lost race only leaks one */
     locale_t now = __atomic_load_n(&locale, __ATOMIC_ACQUIRE);
     if (!now) {
         now = newlocale(LC_ALL_MASK, "C", (locale_t)0);
@@ -138,7 +140,7 @@ void saw_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_lo, uint32_t
     memcpy(out, c, sizeof c);
 }
 
-/* ---- buffer --------------------------------------------------------------------------------------- */
+/* ---- buffer ---------------------------------------------------------------------------------- */
 
 static bool buffer_room(saw_buffer *b, size_t more)
 {

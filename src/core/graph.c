@@ -1,8 +1,8 @@
 /*
  * graph.c - recording: values, entries, scopes, names, views.
  *
- * Values and entries are arrays that grow; small things (names, attributes, operand lists) live in one arena of
- * blocks that is freed with the graph.
+ * Values and entries are arrays that grow; small things (names, attributes, operand lists) live in
+ * one arena of blocks that is freed with the graph.
  */
 #include "core/graph.h"
 
@@ -108,7 +108,8 @@ saw_val saw_graph_fail(saw_graph *g, saw_status code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    g->status = g->depth ? saw_fail(g->ctx, code, "%s: %s", g->path, text) : saw_fail(g->ctx, code, "%s", text);
+    g->status = g->depth ? saw_fail(g->ctx, code, "%s: %s", g->path, text)
+                         : saw_fail(g->ctx, code, "%s", text);
     return 0;
 }
 
@@ -118,7 +119,8 @@ static void *arena_take(saw_graph *g, size_t n)
     if (!g->arena || g->arena->room - g->arena->used < n) {
         size_t room = n > 65536 ? n : 65536;
         if (g->arena_bytes + room > MAX_GRAPH_BYTES) {
-            saw_graph_fail(g, SAW_ERR_MEMORY, "the model is larger than any that this program accepts");
+            saw_graph_fail(g, SAW_ERR_MEMORY,
+                           "the model is larger than any that this program accepts");
             return NULL;
         }
         arena_block *b = saw_alloc(g->ctx, sizeof *b + room);
@@ -159,7 +161,7 @@ static const char *graph_string(saw_graph *g, const char *s)
     return saw_graph_copy(g, s, strlen(s) + 1);
 }
 
-/* ---- scopes ---------------------------------------------------------------------------------------- */
+/* ---- scopes ---------------------------------------------------------------------------------- */
 
 void saw_scope(saw_graph *g, int flags, const char *fmt, ...)
 {
@@ -196,7 +198,7 @@ const char *saw_scope_name(saw_graph *g, const char *name)
     return graph_string(g, full);
 }
 
-/* ---- names ------------------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static saw_val *name_slot(const saw_graph *g, const char *name)
 {
@@ -235,7 +237,7 @@ saw_val saw_graph_find(const saw_graph *g, const char *name)
     return *name_slot(g, name);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------ */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static saw_val new_value(saw_graph *g, saw_value_kind kind, const saw_dims *dims)
 {
@@ -243,10 +245,13 @@ static saw_val new_value(saw_graph *g, saw_value_kind kind, const saw_dims *dims
         return 0;
     size_t count = 1;
     for (int i = 0; i < dims->n; i++)
-        if (dims->d[i] < 0 || !saw_mul_size(count, (size_t)dims->d[i], &count) || count > SIZE_MAX / 16)
-            return saw_graph_fail(g, SAW_ERR_SHAPE, "a tensor is larger than this machine can address");
+        if (dims->d[i] < 0 || !saw_mul_size(count, (size_t)dims->d[i], &count) ||
+            count > SIZE_MAX / 16)
+            return saw_graph_fail(g, SAW_ERR_SHAPE,
+                                  "a tensor is larger than this machine can address");
     if (g->n_values == MAX_VALUES)
-        return saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "the model records more values than are accepted");
+        return saw_graph_fail(g, SAW_ERR_UNSUPPORTED,
+                              "the model records more values than are accepted");
     if (g->n_values == g->room_values) {
         saw_value *more = saw_realloc(g->ctx, g->values, 2 * (size_t)g->room_values * sizeof *more);
         if (!more) {
@@ -284,7 +289,8 @@ saw_val saw_param(saw_graph *g, const char *name, saw_dims dims)
         if (!g->depth || !(g->path_flags[g->depth - 1] & SAW_SCOPE_SHARED))
             return saw_graph_fail(g, SAW_ERR_SHAPE, "the parameter %s is declared twice", full);
         if (!saw_dims_equal(&g->values[old].dims, &dims))
-            return saw_graph_fail(g, SAW_ERR_SHAPE, "the shared parameter %s is declared with other dims", full);
+            return saw_graph_fail(g, SAW_ERR_SHAPE,
+                                  "the shared parameter %s is declared with other dims", full);
         return old;
     }
     return named_value(g, SAW_VALUE_PARAM, full, dims);
@@ -298,7 +304,8 @@ saw_val saw_param_frozen(saw_graph *g, const char *name, saw_dims dims)
     return v;
 }
 
-static saw_val new_view(saw_graph *g, saw_val of, saw_dims dims, int lead, int64_t offset, const int64_t *strides);
+static saw_val new_view(saw_graph *g, saw_val of, saw_dims dims, int lead, int64_t offset,
+                        const int64_t *strides);
 
 void saw_output(saw_graph *g, const char *name, saw_val v)
 {
@@ -345,12 +352,13 @@ saw_val saw_root(const saw_graph *g, saw_val v)
     return g->values[v].base;
 }
 
-/* ---- entries ------------------------------------------------------------------------------------------ */
+/* ---- entries --------------------------------------------------------------------------------- */
 
 static saw_entry *new_entry(saw_graph *g, const saw_op *op, const void *attr, int n_in, int n_out)
 {
     if (g->n_entries == MAX_ENTRIES) {
-        saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "the model records more operations than are accepted");
+        saw_graph_fail(g, SAW_ERR_UNSUPPORTED,
+                       "the model records more operations than are accepted");
         return NULL;
     }
     if (g->n_entries == g->room_entries) {
@@ -368,14 +376,16 @@ static saw_entry *new_entry(saw_graph *g, const saw_op *op, const void *attr, in
     if (!operands || !scope)
         return NULL;
     saw_entry *e = &g->entries[g->n_entries];
-    *e = (saw_entry){.op = op, .attr = attr, .n_in = n_in, .n_out = n_out, .scope = scope, .forward = -1};
+    *e = (saw_entry){
+        .op = op, .attr = attr, .n_in = n_in, .n_out = n_out, .scope = scope, .forward = -1};
     e->in = operands;
     e->out = operands + n_in;
     g->n_entries++;
     return e;
 }
 
-saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, const saw_val *in, int n_out)
+saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, const saw_val *in,
+                   int n_out)
 {
     if (g->status)
         return 0;
@@ -388,7 +398,8 @@ saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, c
         dims[i] = saw_dims_val(g, in[i]);
     saw_shape s = {.attr = kept, .n_in = n_in, .in = dims, .n_out = n_out, .out = out};
     if (!op->shape(&s))
-        return saw_graph_fail(g, SAW_ERR_SHAPE, "%s: %s", op->name, s.why[0] ? s.why : "shapes do not fit");
+        return saw_graph_fail(g, SAW_ERR_SHAPE, "%s: %s", op->name,
+                              s.why[0] ? s.why : "shapes do not fit");
     saw_entry *e = new_entry(g, op, kept, n_in, n_out);
     if (!e)
         return 0;
@@ -407,9 +418,10 @@ saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, c
     return first;
 }
 
-/* ---- views --------------------------------------------------------------------------------------------- */
+/* ---- views ----------------------------------------------------------------------------------- */
 
-/* Strides of the axes of v from `lead` on, in elements of its root. A root's inner block is dense. */
+/* Strides of the axes of v from `lead` on, in elements of its root. A root's inner block is dense.
+ */
 static void inner_strides(const saw_value *x, int lead, int64_t *strides)
 {
     if (x->kind != SAW_VALUE_VIEW) {
@@ -420,7 +432,8 @@ static void inner_strides(const saw_value *x, int lead, int64_t *strides)
         strides[i] = x->strides[i];
 }
 
-static saw_val new_view(saw_graph *g, saw_val of, saw_dims dims, int lead, int64_t offset, const int64_t *strides)
+static saw_val new_view(saw_graph *g, saw_val of, saw_dims dims, int lead, int64_t offset,
+                        const int64_t *strides)
 {
     saw_val v = new_value(g, SAW_VALUE_VIEW, &dims);
     if (!v)
@@ -510,7 +523,8 @@ saw_val saw_reshape(saw_graph *g, saw_val v, saw_dims dims)
     bool whole = (x->kind != SAW_VALUE_VIEW || x->lead == 0);
     for (int i = 0; i < x->dims.n; i++)
         whole = whole && (old[i] == dense[i] || x->dims.d[i] == 1);
-    if (x->kind == SAW_VALUE_VIEW && !whole) { /* a view that only merged or split inner axes of a dense base */
+    if (x->kind == SAW_VALUE_VIEW &&
+        !whole) { /* a view that only merged or split inner axes of a dense base */
         int64_t inner = 1, base_inner = 1;
         const saw_value *root = &g->values[x->base];
         for (int i = x->lead; i < x->dims.n; i++)
@@ -545,7 +559,8 @@ saw_val saw_permute(saw_graph *g, saw_val v, const int *order)
     unsigned seen = 0;
     for (int i = 0; i < d.n; i++) {
         if (order[i] < 0 || order[i] >= d.n || seen & 1u << order[i])
-            return saw_graph_fail(g, SAW_ERR_SHAPE, "an order of axes names one twice or one that is not there");
+            return saw_graph_fail(g, SAW_ERR_SHAPE,
+                                  "an order of axes names one twice or one that is not there");
         seen |= 1u << order[i];
         d.d[i] = x->dims.d[order[i]];
         strides[i] = old[order[i]];
@@ -553,7 +568,7 @@ saw_val saw_permute(saw_graph *g, saw_val v, const int *order)
     return new_view(g, v, d, 0, 0, strides);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 int saw_graph_values(const saw_graph *g)
 {
@@ -575,11 +590,13 @@ const saw_entry *saw_graph_entry(const saw_graph *g, int i)
     return &g->entries[i];
 }
 
-/* ---- differentiate -------------------------------------------------------------------------------------------- */
+/* ---- differentiate --------------------------------------------------------------------------- */
 
 bool saw_glob_match(const char *glob, const char *text)
 {
-    const char *star = NULL, *back = NULL; /* only the last star is ever tried again: linear in practice, no recursion */
+    const char
+        *star = NULL,
+        *back = NULL; /* only the last star is ever tried again: linear in practice, no recursion */
     while (*text) {
         if (*glob == '*') {
             star = glob++;
@@ -623,7 +640,8 @@ typedef struct zero_attr {
     saw_dims dims;
 } zero_attr;
 
-/* The gradient value of v: of a root a value of its own; of a view the same view of the root's gradient. */
+/* The gradient value of v: of a root a value of its own; of a view the same view of the root's
+ * gradient. */
 static saw_val grad_value(saw_graph *g, saw_val v)
 {
     saw_val root = g->values[v].base;
@@ -649,8 +667,8 @@ static saw_val grad_value(saw_graph *g, saw_val v)
     return view;
 }
 
-/* Does the entry's write of the gradient of v set or add? A value written in slices is zeroed first, and so is one
- * whose operand number has no bit of its own. */
+/* Does the entry's write of the gradient of v set or add? A value written in slices is zeroed
+ * first, and so is one whose operand number has no bit of its own. */
 static bool grad_adds(saw_graph *g, saw_val v, int operand)
 {
     saw_val root = g->values[v].base;
@@ -722,7 +740,9 @@ saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
         for (int k = 0; k < f.n_in; k++) {
             bool wanted = f.in[k] && active[g->values[f.in[k]].base];
             grads[k] = wanted ? grad_value(g, f.in[k]) : 0;
-            adds[k] = grads[k] && grad_adds(g, f.in[k], k); /* may record a zero entry, before the backward entry */
+            adds[k] =
+                grads[k] &&
+                grad_adds(g, f.in[k], k); /* may record a zero entry, before the backward entry */
         }
         uint32_t keep = f.op->keep ? f.op->keep(f.attr, want, f.n_in) : UINT32_MAX;
         saw_entry *b = g->status ? NULL : new_entry(g, f.op, f.attr, n_in, f.n_in);
@@ -732,13 +752,15 @@ saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
         b->forward = i;
         b->scope = f.scope;
         for (int k = 0; k < f.n_in + f.n_out; k++) {
-            bool kept = k >= 31 || keep & 1u << k; /* operands past the mask's bits are always kept */
+            bool kept =
+                k >= 31 || keep & 1u << k; /* operands past the mask's bits are always kept */
             saw_val v = k < f.n_in ? f.in[k] : f.out[k - f.n_in];
             /* without a keep function backward reads inputs only */
             b->in[k] = kept && (k < f.n_in || f.op->keep) ? v : 0;
         }
         for (int k = 0; k < f.n_out; k++)
-            b->in[f.n_in + f.n_out + k] = g->values[f.out[k]].grad_started ? g->values[f.out[k]].grad : 0;
+            b->in[f.n_in + f.n_out + k] =
+                g->values[f.out[k]].grad_started ? g->values[f.out[k]].grad : 0;
         for (int k = 0; k < f.n_in; k++) {
             b->out[k] = grads[k];
             if (!grads[k])

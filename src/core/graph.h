@@ -1,8 +1,9 @@
 /*
  * graph.h - the tape: values and entries as a model records them.
  *
- * A model is one C function that touches no data: it takes values, records ops and names outputs. Errors are sticky:
- * value 0 is invalid and passes through every recorder; saw_graph_status tells what was wrong and in which scope.
+ * A model is one C function that touches no data: it takes values, records ops and names outputs.
+ * Errors are sticky: value 0 is invalid and passes through every recorder; saw_graph_status tells
+ * what was wrong and in which scope.
  */
 #ifndef SAW_GRAPH_H
 #define SAW_GRAPH_H
@@ -25,7 +26,8 @@ typedef struct saw_value {
     saw_dims dims;
     const char *name; /* input, parameter, output or tap; else NULL. Owned by the graph */
     int entry;        /* of an entry's output: which entry; else -1 */
-    /* A view keeps the first `lead` axes of its base and gives the rest own strides (elements of the base). */
+    /* A view keeps the first `lead` axes of its base and gives the rest own strides (elements of
+     * the base). */
     saw_val base;
     int lead;
     int64_t offset, strides[SAW_MAX_DIMS];
@@ -51,18 +53,19 @@ saw_status saw_graph_status(const saw_graph *g);
 saw_context *saw_graph_context(saw_graph *g);
 /** Record an error (the first one stays); returns 0. */
 saw_val saw_graph_fail(saw_graph *g, saw_status code, const char *fmt, ...) SAW_PRINTF(3, 4);
-/** A copy of n bytes that lives as long as the graph; NULL (and the sticky error) when memory fails. */
+/** A copy of n bytes that lives as long as the graph; NULL (and the sticky error) when memory
+ * fails. */
 void *saw_graph_copy(saw_graph *g, const void *bytes, size_t n);
 
-/** Let the graph own an object (an FFT plan that ops borrow): close(object) is called when the graph is closed, or now
- * when memory fails. */
+/** Let the graph own an object (an FFT plan that ops borrow): close(object) is called when the
+ * graph is closed, or now when memory fails. */
 void saw_graph_own(saw_graph *g, void *object, void (*close)(void *object));
 
 /** One pointer for the floor above, that layers ask while they record. NULL at first. */
 void saw_graph_set_user(saw_graph *g, const void *user);
 const void *saw_graph_user(const saw_graph *g);
 
-/* ---- scopes and names ---------------------------------------------------------------------------------------- */
+/* ---- scopes and names ------------------------------------------------------------------------ */
 
 enum { SAW_SCOPE_SHARED = 1 }; /* parameters may be named again in it */
 /** Enter a scope; `name` may hold dots and printf directives. "" adds nothing to names. */
@@ -72,7 +75,8 @@ void saw_scope_end(saw_graph *g);
 const char *saw_scope_name(saw_graph *g, const char *name);
 
 saw_val saw_input(saw_graph *g, const char *name, saw_dims dims);
-/** Declare a parameter where it is used, under scope + name. Declared twice outside a SHARED scope: an error. */
+/** Declare a parameter where it is used, under scope + name. Declared twice outside a SHARED scope:
+ * an error. */
 saw_val saw_param(saw_graph *g, const char *name, saw_dims dims);
 /** The same for tensors that are never trained (buffers of the checkpoint, rotary frequencies). */
 saw_val saw_param_frozen(saw_graph *g, const char *name, saw_dims dims);
@@ -81,28 +85,31 @@ void saw_output(saw_graph *g, const char *name, saw_val v);
 /** Name a value as a tap under the present scope; returns the value. */
 saw_val saw_tap(saw_graph *g, const char *name, saw_val v);
 
-/* ---- recording ------------------------------------------------------------------------------------------------- */
+/* ---- recording ------------------------------------------------------------------------------- */
 
 /** Record an op. Returns its first output; the others follow by number. attr is copied. */
-saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, const saw_val *in, int n_out);
+saw_val saw_record(saw_graph *g, const saw_op *op, const void *attr, int n_in, const saw_val *in,
+                   int n_out);
 /** One output. */
 #define SAW_RECORD(g, op, attr, ...)                                                               \
     saw_record(g, op, attr, (int)(sizeof((saw_val[]){__VA_ARGS__}) / sizeof(saw_val)),             \
                (saw_val[]){__VA_ARGS__}, 1)
 
-saw_dims saw_dims_val(const saw_graph *g, saw_val v); /* n == 0 for value 0 */
+saw_dims saw_dims_val(const saw_graph *g, saw_val v);     /* n == 0 for value 0 */
 int64_t saw_dim(const saw_graph *g, saw_val v, int axis); /* negative axes count from the end */
 
-/** Views: the last axis [.., n] cut to [.., count] from start; split to [.., a, n / a]; the last two merged. */
+/** Views: the last axis [.., n] cut to [.., count] from start; split to [.., a, n / a]; the last
+ * two merged. */
 saw_val saw_slice_last(saw_graph *g, saw_val v, int64_t start, int64_t count);
 saw_val saw_split_last(saw_graph *g, saw_val v, int64_t a);
 saw_val saw_merge_last(saw_graph *g, saw_val v);
-/** Other dims on the same elements. The base is then kept whole (no tile of it stays in scratch). */
+/** Other dims on the same elements. The base is then kept whole (no tile of it stays in scratch).
+ */
 saw_val saw_reshape(saw_graph *g, saw_val v, saw_dims dims);
 /** Axes in another order, the base kept whole. */
 saw_val saw_permute(saw_graph *g, saw_val v, const int *order);
 
-/* ---- reading the tape -------------------------------------------------------------------------------------------- */
+/* ---- reading the tape ------------------------------------------------------------------------ */
 
 int saw_graph_values(const saw_graph *g); /* valid numbers are 1 .. this - 1 */
 const saw_value *saw_graph_value(const saw_graph *g, saw_val v);
@@ -113,9 +120,10 @@ saw_val saw_graph_find(const saw_graph *g, const char *name);
 /** The root that a value's numbers live in: itself, or the base of a view. */
 saw_val saw_root(const saw_graph *g, saw_val v);
 
-/* ---- the differentiate pass ----------------------------------------------------------------------------------------- */
+/* ---- the differentiate pass ------------------------------------------------------------------ */
 
-/** Mark the parameters whose full name matches the glob (`*` and `?`) as trainable; returns how many. */
+/** Mark the parameters whose full name matches the glob (`*` and `?`) as trainable; returns how
+ * many. */
 int saw_graph_train(saw_graph *g, const char *glob);
 /** Append the backward entries of d loss / d trainable; loss is a single number. */
 saw_status saw_graph_differentiate(saw_graph *g, saw_val loss);

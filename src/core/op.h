@@ -1,12 +1,13 @@
 /*
  * op.h - what an op is, and what a kernel is called with.
  *
- * An op is one const struct in one file of kernels/. A kernel gets views of any range along the axes that the op does
- * not couple, is single-threaded, allocates nothing and checks nothing: the shape rule did it. Its results do not
- * depend on how the range was cut.
+ * An op is one const struct in one file of kernels/. A kernel gets views of any range along the
+ * axes that the op does not couple, is single-threaded, allocates nothing and checks nothing: the
+ * shape rule did it. Its results do not depend on how the range was cut.
  *
- * Every op file is compiled three times (CMakeLists.txt): without SAW_REF for the struct, the recorder and the CPU
- * kernels; with SAW_REF 32 and 64 for the naive reference, where `real` is float or double:
+ * Every op file is compiled three times (CMakeLists.txt): without SAW_REF for the struct, the
+ * recorder and the CPU kernels; with SAW_REF 32 and 64 for the naive reference, where `real` is
+ * float or double:
  *
  *     #ifdef SAW_REF
  *     SAW_REF_KERNEL(gelu_forward) { ... c->in[0] ... }
@@ -24,21 +25,22 @@ typedef struct saw_op saw_op;
 typedef struct saw_call saw_call;
 typedef struct saw_simd saw_simd;
 
-/** What one call of a kernel is given. A backward call sees in = forward inputs, forward outputs, gradients of the
- * outputs (in this order; data NULL where not kept or absent) and out = gradients of the inputs (data NULL where not
- * wanted). */
+/** What one call of a kernel is given. A backward call sees in = forward inputs, forward outputs,
+ * gradients of the outputs (in this order; data NULL where not kept or absent) and out = gradients
+ * of the inputs (data NULL where not wanted). */
 struct saw_call {
     const void *attr;
     const saw_tensor *in, *out;
     int n_in, n_out;
-    const struct saw_packed *const *packed; /* per input: the packed form the op asked for, else NULL */
-    int64_t origin[SAW_MAX_DIMS];           /* where this range begins on each axis that is cut; else 0 */
-    int64_t part, parts;                    /* for ops that cut themselves: this part of so many */
-    uint32_t add;                           /* see saw_adds */
-    int precision;                          /* saw_precision: what products are made in */
-    void *scratch;                          /* as many bytes as op->scratch said, 64-byte aligned */
-    void *state;                            /* as many bytes as op->state said; lives from call to call */
-    const saw_simd *simd;                   /* CPU only */
+    const struct saw_packed *const
+        *packed;                  /* per input: the packed form the op asked for, else NULL */
+    int64_t origin[SAW_MAX_DIMS]; /* where this range begins on each axis that is cut; else 0 */
+    int64_t part, parts;          /* for ops that cut themselves: this part of so many */
+    uint32_t add;                 /* see saw_adds */
+    int precision;                /* saw_precision: what products are made in */
+    void *scratch;                /* as many bytes as op->scratch said, 64-byte aligned */
+    void *state;                  /* as many bytes as op->state said; lives from call to call */
+    const saw_simd *simd;         /* CPU only */
 };
 
 typedef void saw_kernel(const saw_call *c);
@@ -63,15 +65,16 @@ typedef struct saw_shape {
 /** How weights of a product are wanted: dense, or packed for gemm as [rows, inner]. */
 typedef enum saw_pack { SAW_PACK_NONE, SAW_PACK_GEMM } saw_pack;
 
-/** Where a matrix [rows[0] rows[1], inner[0] inner[1] inner[2]] lies in a dense weight: strides in elements. */
+/** Where a matrix [rows[0] rows[1], inner[0] inner[1] inner[2]] lies in a dense weight: strides in
+ * elements. */
 typedef struct saw_pack_matrix {
     int64_t first;
     int64_t rows[2], row_stride[2];
     int64_t inner[3], inner_stride[3];
 } saw_pack_matrix;
 
-/** A weight matrix [rows, inner] in the layout that the product wants. An op with a `matrix` function finds its matrices
- * one after another in data, each as simd->pack and pack_bytes say. */
+/** A weight matrix [rows, inner] in the layout that the product wants. An op with a `matrix`
+ * function finds its matrices one after another in data, each as simd->pack and pack_bytes say. */
 typedef struct saw_packed {
     int precision; /* saw_precision of the elements */
     int64_t rows, inner;
@@ -79,9 +82,9 @@ typedef struct saw_packed {
     size_t bytes;
 } saw_packed;
 
-#define SAW_ALL_AXES     0xffu
-#define SAW_AXIS(i)      (1u << (i))
-#define SAW_LEADING(lead)  ((1u << (lead)) - 1u)
+#define SAW_ALL_AXES      0xffu
+#define SAW_AXIS(i)       (1u << (i))
+#define SAW_LEADING(lead) ((1u << (lead)) - 1u)
 
 struct saw_op {
     const char *name;
@@ -90,16 +93,17 @@ struct saw_op {
     /** The only validator: output dims from input dims, or a sentence in s->why and false. */
     bool (*shape)(saw_shape *s);
 
-    /** Axes of operand j (inputs, then outputs) that are cut along with the range; the op can be cut along the axes
-     * that any output names. NULL: all but the last of every operand that is not a parameter. */
+    /** Axes of operand j (inputs, then outputs) that are cut along with the range; the op can be
+     * cut along the axes that any output names. NULL: all but the last of every operand that is not
+     * a parameter. */
     uint32_t (*axes)(const void *attr, int n_in, const saw_dims *in, int operand);
 
-    /** Axes along which calls may be cut although an output is not: each call then writes its own, disjoint part of
-     * that output. NULL: none. */
+    /** Axes along which calls may be cut although an output is not: each call then writes its own,
+     * disjoint part of that output. NULL: none. */
     uint32_t (*disjoint)(const void *attr, int n_in, const saw_dims *in);
 
-    /** Bits of the operands (inputs, then outputs) that backward reads, given the bits of the inputs whose gradient is
-     * wanted. NULL with a backward kernel: all inputs. */
+    /** Bits of the operands (inputs, then outputs) that backward reads, given the bits of the
+     * inputs whose gradient is wanted. NULL with a backward kernel: all inputs. */
     uint32_t (*keep)(const void *attr, uint32_t want, int n_in);
 
     /** Bytes of scratch for a call of these dims (data is NULL in all tensors). NULL: none. */
@@ -107,28 +111,32 @@ struct saw_op {
     /** Bytes of state for the whole entry. NULL: none. */
     size_t (*state)(const void *attr, int n_in, const saw_dims *in);
     /** Number of parts for an op that cuts itself (backward: of its backward). NULL: 1. */
-    int64_t (*parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out, bool backward);
+    int64_t (*parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out,
+                     bool backward);
 
     /** How input j (a parameter or bind value) is wanted on the CPU. NULL: SAW_PACK_NONE. */
     saw_pack (*pack)(const void *attr, int operand);
-    /** Matrix number i that the weight is packed as; false when there is none. An op has at most one such weight, and it
-     * is packed one way only. NULL: one matrix, the weight as [dims[0], rest]. */
+    /** Matrix number i that the weight is packed as; false when there is none. An op has at most
+     * one such weight, and it is packed one way only. NULL: one matrix, the weight as [dims[0],
+     * rest]. */
     bool (*matrix)(const void *attr, int64_t i, saw_pack_matrix *out);
-    /** Axis along which the parameters are dealt out (one set a band), or -1: a cut touches all of them. 0 means -1. */
+    /** Axis along which the parameters are dealt out (one set a band), or -1: a cut touches all of
+     * them. 0 means -1. */
     int dealt_axis;
 
-    /** Floating-point operations of the whole entry; multiply and add count as two. NULL: one an output element. */
+    /** Floating-point operations of the whole entry; multiply and add count as two. NULL: one an
+     * output element. */
     double (*flops)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out);
     /** Print the attributes for a listing, " key value" each. NULL: nothing. */
     void (*list)(const void *attr, saw_buffer *out);
 
     saw_kernel *cpu_forward, *cpu_backward; /* NULL: the float reference serves */
-    bool in_place;                          /* an output may lie on an input of the same dims and strides */
-    bool differentiable;                    /* has a backward reference kernel */
-    double tolerance_db;                    /* least SNR of the CPU kernel against the double reference */
+    bool in_place;       /* an output may lie on an input of the same dims and strides */
+    bool differentiable; /* has a backward reference kernel */
+    double tolerance_db; /* least SNR of the CPU kernel against the double reference */
 };
 
-/* ---- reference kernels ------------------------------------------------------------------------------------- */
+/* ---- reference kernels ----------------------------------------------------------------------- */
 
 #if SAW_REF == 64
 typedef double real;

@@ -1,10 +1,11 @@
 /*
  * program.c - the passes that turn a tape into a program: drop, hoist, group, place, list.
  *
- * Grouping. Neighbouring entries that can all be cut along the same axes are run tile by tile, the values between them
- * in per-thread scratch. Which neighbours go together is found by dynamic programming over the cut points: a group
- * costs the bytes that cross its border, the bytes inside weighted by whether a tile fits the L2 cache, and the weights
- * that every tile reads again. Kernels give the same bits for every cut, so this choice never changes a result.
+ * Grouping. Neighbouring entries that can all be cut along the same axes are run tile by tile, the
+ * values between them in per-thread scratch. Which neighbours go together is found by dynamic
+ * programming over the cut points: a group costs the bytes that cross its border, the bytes inside
+ * weighted by whether a tile fits the L2 cache, and the weights that every tile reads again.
+ * Kernels give the same bits for every cut, so this choice never changes a result.
  */
 #include "core/program_private.h"
 #include "kernels/simd/simd.h"
@@ -14,8 +15,9 @@
 
 enum { MAX_GROUP = 40 };
 
-/* Relative costs of moving a byte, of which only the ratios matter: through memory, the last-level cache, L2. Packed
- * weights are read in order and, unless they come from memory, mostly behind the arithmetic. */
+/* Relative costs of moving a byte, of which only the ratios matter: through memory, the last-level
+ * cache, L2. Packed weights are read in order and, unless they come from memory, mostly behind the
+ * arithmetic. */
 static const double COST_MEMORY = 1.0, COST_L3 = 0.22, COST_L2 = 0.06, COST_WEIGHT = 0.05,
                     COST_FAR_WEIGHT = 0.5, COST_FLOP = 0.01;
 static const double L2_BYTES = 384e3, L3_BYTES = 12e6, NO_CACHE_BYTES = 48e6;
@@ -31,7 +33,7 @@ static double inner_cost(double scratch)
     return COST_L3 + (COST_MEMORY - COST_L3) * (out < 1 ? out : 1);
 }
 
-/* ---- axes ---------------------------------------------------------------------------------------------- */
+/* ---- axes ------------------------------------------------------------------------------------ */
 
 static bool is_weight(const saw_program *p, saw_val v)
 {
@@ -60,8 +62,10 @@ static uint32_t operand_axes(const saw_program *p, int i, int k)
     const saw_entry *fe = e->backward ? saw_graph_entry(p->graph, e->forward) : e;
     saw_val fv = f < pe->n_in ? fe->in[f] : fe->out[f - pe->n_in];
     const saw_value *x = saw_graph_value(p->graph, fv);
-    /* A weight is whole to every tile, unless it is what the entry works on, as when weights are made of weights. */
-    if (x->dims.n == 0 || (is_weight(p, fv) && ((f > 0 && !e->op->axes) || x->dims.n != pe->in_dims[pe->n_in].n)))
+    /* A weight is whole to every tile, unless it is what the entry works on, as when weights are
+     * made of weights. */
+    if (x->dims.n == 0 ||
+        (is_weight(p, fv) && ((f > 0 && !e->op->axes) || x->dims.n != pe->in_dims[pe->n_in].n)))
         return 0;
     uint32_t all = SAW_LEADING(x->dims.n - 1);
     return e->op->axes ? e->op->axes(e->attr, pe->n_in, pe->in_dims, f) : all;
@@ -95,7 +99,7 @@ static int64_t axis_size(const saw_program *p, int i, int axis)
     return size;
 }
 
-/* ---- one candidate group ---------------------------------------------------------------------------------- */
+/* ---- one candidate group --------------------------------------------------------------------- */
 
 static int produced_in(const saw_program *p, saw_val root, int first, int last)
 {
@@ -122,7 +126,8 @@ static uint32_t joint_axes(const saw_program *p, int first, int last, uint32_t b
         axes &= operand_axes(p, last, k);
         if (x->kind == SAW_VALUE_VIEW)
             axes &= SAW_LEADING(x->lead);
-        const saw_entry *f = p->entries[from].e; /* the slice that the producer made must be the one that is read */
+        const saw_entry *f =
+            p->entries[from].e; /* the slice that the producer made must be the one that is read */
         for (int j = 0; j < f->n_out; j++)
             if (f->out[j] && saw_root(p->graph, f->out[j]) == x->base) {
                 axes &= operand_axes(p, from, f->n_in + j);
@@ -188,7 +193,8 @@ static size_t fit(const slot *slots, int n, size_t bytes, int first, int last)
     return at;
 }
 
-/* Lay the inner values of a group out in scratch. Fills slots (at most MAX_GROUP * 4), returns their number. */
+/* Lay the inner values of a group out in scratch. Fills slots (at most MAX_GROUP * 4), returns
+ * their number. */
 static int layout_scratch(const saw_program *p, const group *g, slot *slots, size_t *bytes)
 {
     int n = 0;
@@ -198,7 +204,8 @@ static int layout_scratch(const saw_program *p, const group *g, slot *slots, siz
         const saw_entry *e = p->entries[i].e;
         for (int k = 0; k < e->n_out; k++) {
             saw_val root = e->out[k] ? saw_root(p->graph, e->out[k]) : 0;
-            if (!root || p->live[root].first != i || !stays_inside(p, root, g->first, last) || n == MAX_GROUP * 4)
+            if (!root || p->live[root].first != i || !stays_inside(p, root, g->first, last) ||
+                n == MAX_GROUP * 4)
                 continue;
             size_t size = tile_value_bytes(p, g, root);
             slot s = {.bytes = size, .first = i, .last = p->live[root].last, .root = root};
@@ -226,8 +233,8 @@ static int64_t tile_count(const group *g)
 }
 
 /* What the group costs with these extents, all but the border traffic. */
-static double tile_cost(const saw_program *p, const group *g, double weight_bytes, double dealt_bytes, int dealt_axis,
-                        double inner_bytes, double flops)
+static double tile_cost(const saw_program *p, const group *g, double weight_bytes,
+                        double dealt_bytes, int dealt_axis, double inner_bytes, double flops)
 {
     slot slots[MAX_GROUP * 4];
     size_t scratch;
@@ -239,15 +246,16 @@ static double tile_cost(const saw_program *p, const group *g, double weight_byte
                              ? (double)tiles / (double)tiles_along(g, dealt_axis)
                              : (double)tiles;
     double cost = inner_bytes * inner_cost((double)scratch);
-    double each = weight_bytes + dealt_bytes * dealt_tiles / (double)tiles; /* that one tile reads */
+    double each =
+        weight_bytes + dealt_bytes * dealt_tiles / (double)tiles; /* that one tile reads */
     cost += each * (double)tiles * (each <= L3_BYTES ? COST_WEIGHT : COST_FAR_WEIGHT);
     double work = cost + flops * COST_FLOP;
     int64_t rounds = (tiles + p->threads - 1) / p->threads;
     return cost + work * ((double)(rounds * p->threads) / (double)tiles - 1);
 }
 
-/* Choose the extents of a group: the cheapest on two ways from one element to everything, growing the axes from the
- * innermost outwards and from the outermost inwards. */
+/* Choose the extents of a group: the cheapest on two ways from one element to everything, growing
+ * the axes from the innermost outwards and from the outermost inwards. */
 static double choose_extents(const saw_program *p, group *g)
 {
     double weights = 0, dealt = 0, inner = 0, flops = 0;
@@ -317,7 +325,7 @@ static double border_bytes(const saw_program *p, int first, int last)
     return bytes;
 }
 
-/* ---- the passes -------------------------------------------------------------------------------------------- */
+/* ---- the passes ------------------------------------------------------------------------------ */
 
 static saw_status collect_entries(saw_program *p, const saw_program_options *o)
 {
@@ -350,7 +358,8 @@ static saw_status collect_entries(saw_program *p, const saw_program_options *o)
         for (int k = 0; used[i] && k < e->n_in; k++)
             if (e->in[k])
                 needed[saw_root(g, e->in[k])] = true;
-        for (int k = 0; used[i] && k < e->n_out; k++) /* a kernel writes all its outputs: each needs a place */
+        for (int k = 0; used[i] && k < e->n_out;
+             k++) /* a kernel writes all its outputs: each needs a place */
             if (e->out[k])
                 needed[saw_root(g, e->out[k])] = true;
     }
@@ -363,7 +372,8 @@ static saw_status collect_entries(saw_program *p, const saw_program_options *o)
             p->place[v].where = PLACE_ARENA;
         p->place[v].needed = needed[v];
     }
-    saw_status status = any ? SAW_OK : saw_fail(p->ctx, SAW_ERR_ARGUMENT, "none of the wanted outputs is there");
+    saw_status status =
+        any ? SAW_OK : saw_fail(p->ctx, SAW_ERR_ARGUMENT, "none of the wanted outputs is there");
     for (int i = 0; i < n && !status; i++) {
         if (!used[i])
             continue;
@@ -371,11 +381,13 @@ static saw_status collect_entries(saw_program *p, const saw_program_options *o)
         bool hoist = !e->backward && e->n_in > 0 && !e->op->state;
         for (int k = 0; k < e->n_in; k++) {
             saw_val root = e->in[k] ? saw_root(g, e->in[k]) : 0;
-            hoist = hoist && (!root || (p->place[root].where >= PLACE_PARAM && !saw_graph_value(g, root)->trainable));
+            hoist = hoist && (!root || (p->place[root].where >= PLACE_PARAM &&
+                                        !saw_graph_value(g, root)->trainable));
         }
         planned_entry *pe = hoist ? &p->bind[p->n_bind++] : &p->entries[p->n_entries++];
         const saw_entry *f = e->backward ? saw_graph_entry(g, e->forward) : e;
-        *pe = (planned_entry){.e = e, .n_in = f->n_in, .n_out = f->n_out, .kernels = saw_kernels_of(e->op)};
+        *pe = (planned_entry){
+            .e = e, .n_in = f->n_in, .n_out = f->n_out, .kernels = saw_kernels_of(e->op)};
         pe->in_dims = saw_calloc(p->ctx, (size_t)(f->n_in + f->n_out), sizeof *pe->in_dims);
         if (!pe->in_dims)
             status = SAW_ERR_MEMORY;
@@ -417,8 +429,8 @@ static void find_lives(saw_program *p)
 static bool wants_packed(const saw_program *p, const planned_entry *pe, int k)
 {
     const saw_op *op = pe->e->op;
-    return p->device == SAW_DEVICE_CPU && !pe->e->backward && op->cpu_forward && op->pack && pe->e->in[k] &&
-           op->pack(pe->e->attr, k) == SAW_PACK_GEMM;
+    return p->device == SAW_DEVICE_CPU && !pe->e->backward && op->cpu_forward && op->pack &&
+           pe->e->in[k] && op->pack(pe->e->attr, k) == SAW_PACK_GEMM;
 }
 
 /* How each weight is wanted, and the work and weight bytes of each entry. */
@@ -428,14 +440,16 @@ static void survey(saw_program *p)
     for (int i = 0; i < p->n_entries; i++) {
         planned_entry *pe = &p->entries[i];
         const saw_op *op = pe->e->op;
-        pe->flops = op->flops ? op->flops(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in)
-                              : (double)saw_dims_count(&pe->in_dims[pe->n_in]);
+        pe->flops = op->flops
+                        ? op->flops(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in)
+                        : (double)saw_dims_count(&pe->in_dims[pe->n_in]);
         if (pe->e->backward)
             pe->flops *= 2;
         p->flops += pe->flops;
         for (int k = 0; k < pe->e->n_in; k++) /* only whole weights are packed */
-            if (wants_packed(p, pe, k) && (!is_weight(p, pe->e->in[k]) ||
-                                           saw_graph_value(g, pe->e->in[k])->kind == SAW_VALUE_VIEW))
+            if (wants_packed(p, pe, k) &&
+                (!is_weight(p, pe->e->in[k]) ||
+                 saw_graph_value(g, pe->e->in[k])->kind == SAW_VALUE_VIEW))
                 pe->reference = true;
         for (int k = 0; k < pe->e->n_in; k++) {
             saw_val v = pe->e->in[k];
@@ -447,8 +461,9 @@ static void survey(saw_program *p)
             if (packs && op->matrix)
                 at->packer = pe->e;
             at->dense = at->dense || !packs;
-            pe->weight_bytes += (double)saw_dims_count(&saw_graph_value(g, v)->dims) *
-                                (packs && p->precision ? (p->precision == SAW_PRECISION_BF16 ? 2 : 1) : 4);
+            pe->weight_bytes +=
+                (double)saw_dims_count(&saw_graph_value(g, v)->dims) *
+                (packs && p->precision ? (p->precision == SAW_PRECISION_BF16 ? 2 : 1) : 4);
         }
         pe->axes = entry_axes(p, i);
         for (int a = 0; a < SAW_MAX_DIMS; a++)
@@ -480,11 +495,14 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
             axes = last == first ? p->entries[last].axes : joint_axes(p, first, last, axes);
             if (last > first && !axes)
                 break;
-            group g = {.first = first, .count = last - first + 1, .axes = ungrouped ? 0 : axes, .parts = 1};
+            group g = {.first = first,
+                       .count = last - first + 1,
+                       .axes = ungrouped ? 0 : axes,
+                       .parts = 1};
             const planned_entry *pe = &p->entries[first];
             if (g.count == 1 && pe->e->op->parts)
-                g.parts = pe->e->op->parts(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in,
-                                           pe->e->backward);
+                g.parts = pe->e->op->parts(pe->e->attr, pe->n_in, pe->in_dims,
+                                           pe->in_dims + pe->n_in, pe->e->backward);
             else if (g.count > 1 && p->entries[last].e->op->parts)
                 break;
             if (g.parts > 1)
@@ -532,8 +550,14 @@ static size_t kernel_scratch(saw_program *p, const group *g, int i)
         if (v)
             t[k] = saw_operand(p, g, v, pe->operand_axes[k], lo, hi, NULL);
     }
-    saw_call c = {.attr = e->attr, .in = t, .n_in = e->n_in, .out = t + e->n_in, .n_out = e->n_out,
-                  .parts = g->parts, .precision = p->precision, .simd = saw_simd_best()};
+    saw_call c = {.attr = e->attr,
+                  .in = t,
+                  .n_in = e->n_in,
+                  .out = t + e->n_in,
+                  .n_out = e->n_out,
+                  .parts = g->parts,
+                  .precision = p->precision,
+                  .simd = saw_simd_best()};
     size_t bytes = e->op->scratch(&c);
     saw_free(p->ctx, t);
     return bytes;
@@ -560,7 +584,8 @@ static int larger_first(const void *a, const void *b)
     return x->root < y->root ? -1 : x->root > y->root;
 }
 
-/* Whether every access of a root value by entries of the group is cut along all of the group's axes. */
+/* Whether every access of a root value by entries of the group is cut along all of the group's
+ * axes. */
 static bool cut_like_group(const saw_program *p, const group *g, saw_val root)
 {
     for (int i = g->first; i < g->first + g->count; i++) {
@@ -580,8 +605,8 @@ static bool cut_like_group(const saw_program *p, const group *g, saw_val root)
     return true;
 }
 
-/* A value that is first written in a group may take over the memory of one that is read there for the last time, if every
- * tile has read its part before it writes it. */
+/* A value that is first written in a group may take over the memory of one that is read there for
+ * the last time, if every tile has read its part before it writes it. */
 static bool can_take_over(const saw_program *p, const group *g, saw_val from, saw_val to)
 {
     const live *a = &p->live[from], *b = &p->live[to];
@@ -589,7 +614,8 @@ static bool can_take_over(const saw_program *p, const group *g, saw_val from, sa
         return false;
     const saw_entry *e = p->entries[b->first].e;
     return (a->last < b->first || (e->op->in_place && !e->backward)) &&
-           saw_dims_equal(&saw_graph_value(p->graph, from)->dims, &saw_graph_value(p->graph, to)->dims) &&
+           saw_dims_equal(&saw_graph_value(p->graph, from)->dims,
+                          &saw_graph_value(p->graph, to)->dims) &&
            cut_like_group(p, g, from) && cut_like_group(p, g, to);
 }
 
@@ -605,15 +631,16 @@ static void find_heads(const saw_program *p, saw_val *heads)
             const saw_entry *e = p->entries[i].e;
             for (int k = 0; k < e->n_out; k++) {
                 saw_val to = e->out[k] ? saw_root(p->graph, e->out[k]) : 0;
-                if (!to || p->place[to].where != PLACE_ARENA || p->live[to].first != i || heads[to] != to)
+                if (!to || p->place[to].where != PLACE_ARENA || p->live[to].first != i ||
+                    heads[to] != to)
                     continue;
                 bool found = false;
                 for (int m = g->first; m <= i && !found; m++) {
                     const saw_entry *r = p->entries[m].e;
                     for (int q = 0; q < r->n_in && !found; q++) {
                         saw_val from = r->in[q] ? saw_root(p->graph, r->in[q]) : 0;
-                        if (!from || p->place[from].where != PLACE_ARENA || from == to || p->place[from].taken ||
-                            !can_take_over(p, g, from, to))
+                        if (!from || p->place[from].where != PLACE_ARENA || from == to ||
+                            p->place[from].taken || !can_take_over(p, g, from, to))
                             continue;
                         heads[to] = heads[from];
                         p->place[from].taken = found = true;
@@ -678,9 +705,11 @@ static saw_status place_memory(saw_program *p)
     for (int pass = 0; pass < 2; pass++) /* heads first, then those that take their memory over */
         for (saw_val v = 1; v < n_values; v++) {
             const live *l = &p->live[v];
-            if (p->place[v].where != PLACE_ARENA || !p->place[v].needed || (heads[v] == v) != (pass == 0))
+            if (p->place[v].where != PLACE_ARENA || !p->place[v].needed ||
+                (heads[v] == v) != (pass == 0))
                 continue;
-            slot s = {.bytes = align64(value_bytes(p, v)), .root = v, .first = -1, .last = p->n_groups};
+            slot s = {
+                .bytes = align64(value_bytes(p, v)), .root = v, .first = -1, .last = p->n_groups};
             if (l->first >= 0 && l->first != INT32_MAX)
                 s.first = group_of(p, l->first);
             if (!l->pinned)
@@ -710,7 +739,8 @@ static saw_status place_memory(saw_program *p)
     return SAW_OK;
 }
 
-saw_status saw_program_build(saw_graph *graph, const saw_program_options *options, saw_program **out)
+saw_status saw_program_build(saw_graph *graph, const saw_program_options *options,
+                             saw_program **out)
 {
     static const saw_program_options none = {0};
     const saw_program_options *o = options ? options : &none;
@@ -782,7 +812,7 @@ double saw_program_flops(const saw_program *p)
     return p->flops;
 }
 
-/* ---- listing -------------------------------------------------------------------------------------------------- */
+/* ---- listing --------------------------------------------------------------------------------- */
 
 static void list_dims(const saw_dims *d, saw_buffer *out)
 {
@@ -819,7 +849,8 @@ void saw_program_list(const saw_program *p, saw_buffer *out)
         double flops = 0;
         for (int i = g->first; i < g->first + g->count; i++)
             flops += p->entries[i].flops;
-        saw_buffer_printf(out, "group %d: %lld %s", j, (long long)g->tiles, g->parts > 1 ? "parts" : "tiles");
+        saw_buffer_printf(out, "group %d: %lld %s", j, (long long)g->tiles,
+                          g->parts > 1 ? "parts" : "tiles");
         for (int a = 0; a < SAW_MAX_DIMS && g->parts <= 1; a++)
             if (g->axes & SAW_AXIS(a))
                 saw_buffer_printf(out, " axis %d by %lld", a, (long long)g->extent[a]);
@@ -828,7 +859,9 @@ void saw_program_list(const saw_program *p, saw_buffer *out)
         for (int i = g->first; i < g->first + g->count; i++)
             list_entry(p, &p->entries[i], out);
     }
-    saw_buffer_printf(out, "arena %.1f MB, scratch %.2f MB a thread, state %.2f MB, weights %.1f MB, %.1f GFLOP\n",
-                      (double)p->arena_bytes * 1e-6, (double)p->scratch_bytes * 1e-6,
-                      (double)p->state_bytes * 1e-6, (double)saw_program_weight_bytes(p) * 1e-6, p->flops * 1e-9);
+    saw_buffer_printf(
+        out,
+        "arena %.1f MB, scratch %.2f MB a thread, state %.2f MB, weights %.1f MB, %.1f GFLOP\n",
+        (double)p->arena_bytes * 1e-6, (double)p->scratch_bytes * 1e-6,
+        (double)p->state_bytes * 1e-6, (double)saw_program_weight_bytes(p) * 1e-6, p->flops * 1e-9);
 }

@@ -1,15 +1,16 @@
 /*
  * program.h - what the passes make of a tape, and how it is run.
  *
- * saw_program is const: groups of entries, tile sizes, offsets; no data. saw_weights turns names into numbers, dense
- * or packed, and is shared by all runs. saw_run is mutable and belongs to one thread at a time.
+ * saw_program is const: groups of entries, tile sizes, offsets; no data. saw_weights turns names
+ * into numbers, dense or packed, and is shared by all runs. saw_run is mutable and belongs to one
+ * thread at a time.
  */
 #ifndef SAW_PROGRAM_H
 #define SAW_PROGRAM_H
 
 #include "core/graph.h"
 
-/* ---- weights ---------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 /** Where weights come from. */
 typedef struct saw_weight_source {
@@ -27,9 +28,10 @@ void saw_weights_close(saw_weights *w);
 /** Replace or add a tensor of own values (copied). Must come before the first run that uses it. */
 saw_status saw_weights_set(saw_weights *w, const char *name, saw_dims dims, const float *data);
 /** Dense float32 copy of a tensor, made on first use; borrows. Refuses non-finite numbers. */
-saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *dims, const float **out);
-/** The tensor packed for the products of an entry (NULL: one matrix [rows, inner]), made on first use; borrows. Refuses
- * non-finite numbers. */
+saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *dims,
+                             const float **out);
+/** The tensor packed for the products of an entry (NULL: one matrix [rows, inner]), made on first
+ * use; borrows. Refuses non-finite numbers. */
 saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *dims, int precision,
                               const saw_entry *packer, const saw_packed **out);
 size_t saw_weights_bytes(const saw_weights *w);
@@ -37,7 +39,7 @@ size_t saw_weights_bytes(const saw_weights *w);
 /** The element type that products of this precision are made in. */
 saw_dtype saw_precision_dtype(int precision);
 
-/* ---- program ------------------------------------------------------------------------------------------------------ */
+/* ---- program --------------------------------------------------------------------------------- */
 
 typedef struct saw_program saw_program;
 
@@ -52,8 +54,8 @@ typedef struct saw_program_options {
     int threads;       /* that the plan should feed; 0: the context's */
 } saw_program_options;
 
-/** Passes: drop what no wanted output needs, hoist what only depends on frozen parameters to bind time, group into
- * tiles, place memory. Takes the graph over (also on failure). */
+/** Passes: drop what no wanted output needs, hoist what only depends on frozen parameters to bind
+ * time, group into tiles, place memory. Takes the graph over (also on failure). */
 saw_status saw_program_build(saw_graph *g, const saw_program_options *options, saw_program **out);
 void saw_program_close(saw_program *p);
 const saw_graph *saw_program_graph(const saw_program *p);
@@ -64,13 +66,15 @@ double saw_program_flops(const saw_program *p);
 /** A readable listing: groups, tiles, entries, sizes. */
 void saw_program_list(const saw_program *p, saw_buffer *out);
 
-/* ---- run ------------------------------------------------------------------------------------------------------------ */
+/* ---- run ------------------------------------------------------------------------------------- */
 
 typedef struct saw_run saw_run;
-/** Bind the program to weights (packs and folds now) and take its memory. Borrows both. Nothing is allocated later. */
+/** Bind the program to weights (packs and folds now) and take its memory. Borrows both. Nothing is
+ * allocated later. */
 saw_status saw_run_open(const saw_program *p, saw_weights *w, saw_run **out);
 void saw_run_close(saw_run *r);
-/** The dense tensor of an input, output or pinned value: float32 on the CPU and ref32, float64 on ref64. */
+/** The dense tensor of an input, output or pinned value: float32 on the CPU and ref32, float64 on
+ * ref64. */
 saw_tensor saw_run_value(saw_run *r, saw_val v);
 /** By the name of an input or output; data NULL when there is none. */
 saw_tensor saw_run_named(saw_run *r, const char *name);

@@ -14,9 +14,10 @@ typedef struct place {
     int where;
     size_t offset;
     bool needed;
-    bool taken; /* another value takes its memory over */
+    bool taken;         /* another value takes its memory over */
     bool dense, packed; /* how a weight is wanted */
-    const saw_entry *packer; /* the entry that says as which matrices, or NULL: as [dims[0], rest] */
+    const saw_entry
+        *packer; /* the entry that says as which matrices, or NULL: as [dims[0], rest] */
 } place;
 
 /* First and last entry that touches a root value. */
@@ -38,12 +39,12 @@ typedef struct planned_entry {
 } planned_entry;
 
 typedef struct group {
-    int first, count;              /* entries */
-    uint32_t axes;                 /* cut along these */
-    int64_t size[SAW_MAX_DIMS];    /* of those axes */
-    int64_t extent[SAW_MAX_DIMS];  /* of a tile along them */
+    int first, count;             /* entries */
+    uint32_t axes;                /* cut along these */
+    int64_t size[SAW_MAX_DIMS];   /* of those axes */
+    int64_t extent[SAW_MAX_DIMS]; /* of a tile along them */
     int64_t tiles, parts;
-    size_t values_bytes;           /* scratch for inner values; kernels' own scratch follows */
+    size_t values_bytes; /* scratch for inner values; kernels' own scratch follows */
 } group;
 
 struct saw_program {
@@ -70,12 +71,13 @@ typedef struct saw_memory {
     char *const *weights;  /* per value: dense weights, else NULL */
 } saw_memory;
 
-/* The view of value v for the tile [lo, hi) of a group, cut along `axes`. memory NULL: dims and strides only. */
-saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes, const int64_t *lo,
-                       const int64_t *hi, const saw_memory *memory);
+/* The view of value v for the tile [lo, hi) of a group, cut along `axes`. memory NULL: dims and
+ * strides only. */
+saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes,
+                       const int64_t *lo, const int64_t *hi, const saw_memory *memory);
 
-/** Bytes of a tensor packed for the products of an entry (NULL: as [dims[0], rest]), and the packing of dense numbers
- * (owned by the caller). */
+/** Bytes of a tensor packed for the products of an entry (NULL: as [dims[0], rest]), and the
+ * packing of dense numbers (owned by the caller). */
 size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *packer);
 saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision,
                           const saw_entry *packer, saw_packed **out);

@@ -1,5 +1,6 @@
 /*
- * run.c - binding weights and executing the groups of a program, tile by tile, on the context's team.
+ * run.c - binding weights and executing the groups of a program, tile by tile, on the context's
+ * team.
  */
 #include "core/program_private.h"
 #include "kernels/simd/simd.h"
@@ -13,18 +14,18 @@ struct saw_run {
     char *memory; /* one mapping: arena, state, scratch and operand lists per thread */
     size_t memory_bytes;
     char *arena, *state;
-    char **scratch;             /* per thread */
-    saw_tensor **operands;      /* per thread */
-    const saw_packed ***packs;  /* per thread: list for one call */
-    char **weights;             /* per value: dense numbers or NULL */
-    const saw_packed **packed;  /* per value */
-    void **own;                 /* blocks that this run owns: bound values, double copies */
+    char **scratch;            /* per thread */
+    saw_tensor **operands;     /* per thread */
+    const saw_packed ***packs; /* per thread: list for one call */
+    char **weights;            /* per value: dense numbers or NULL */
+    const saw_packed **packed; /* per value */
+    void **own;                /* blocks that this run owns: bound values, double copies */
     int n_own;
     int threads;
 };
 
-saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes, const int64_t *lo,
-                       const int64_t *hi, const saw_memory *m)
+saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes,
+                       const int64_t *lo, const int64_t *hi, const saw_memory *m)
 {
     const saw_value *x = saw_graph_value(p->graph, v);
     const saw_value *root = saw_graph_value(p->graph, x->base);
@@ -49,7 +50,9 @@ saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t
     }
     if (!m)
         return t;
-    char *data = in_tile ? m->scratch + at->offset : at->where == PLACE_ARENA ? m->arena + at->offset : NULL;
+    char *data = in_tile                    ? m->scratch + at->offset
+                 : at->where == PLACE_ARENA ? m->arena + at->offset
+                                            : NULL;
     if (at->where >= PLACE_PARAM)
         data = m->weights[x->base];
     t.data = data ? data + offset * (int64_t)p->real_bytes : NULL;
@@ -68,15 +71,15 @@ static saw_kernel *kernel_of(const saw_program *p, const planned_entry *pe, bool
     return pe->e->backward ? k->ref32_backward : k->ref32_forward;
 }
 
-/* ---- execution --------------------------------------------------------------------------------------- */
+/* ---- execution ------------------------------------------------------------------------------- */
 
 typedef struct job {
     saw_run *r;
     const group *g;
 } job;
 
-static void call_entry(saw_run *r, const group *g, int i, const int64_t *lo, const int64_t *hi, int64_t part,
-                       int thread)
+static void call_entry(saw_run *r, const group *g, int i, const int64_t *lo, const int64_t *hi,
+                       int64_t part, int thread)
 {
     const saw_program *p = r->p;
     const planned_entry *pe = &p->entries[i];
@@ -132,7 +135,8 @@ saw_status saw_run_execute(saw_run *r)
 {
     for (int i = 0; i < r->p->n_groups && !saw_cancelled(r->ctx); i++)
         saw_parallel(r->ctx, r->p->groups[i].tiles, run_tile, &(job){r, &r->p->groups[i]});
-    return saw_cancelled(r->ctx) ? saw_fail(r->ctx, SAW_ERR_CANCELLED, "stopped on request") : SAW_OK;
+    return saw_cancelled(r->ctx) ? saw_fail(r->ctx, SAW_ERR_CANCELLED, "stopped on request")
+                                 : SAW_OK;
 }
 
 void saw_run_reset(saw_run *r)
@@ -140,7 +144,7 @@ void saw_run_reset(saw_run *r)
     memset(r->state, 0, r->p->state_bytes);
 }
 
-/* ---- binding ------------------------------------------------------------------------------------------- */
+/* ---- binding --------------------------------------------------------------------------------- */
 
 static void *own(saw_run *r, void *block)
 {
@@ -155,7 +159,8 @@ static saw_status bind_param(saw_run *r, saw_weights *w, saw_val v)
     const saw_value *x = saw_graph_value(p->graph, v);
     saw_status status = SAW_OK;
     if (p->place[v].packed)
-        status = saw_weights_packed(w, x->name, &x->dims, p->precision, p->place[v].packer, &r->packed[v]);
+        status = saw_weights_packed(w, x->name, &x->dims, p->precision, p->place[v].packer,
+                                    &r->packed[v]);
     if (status || !p->place[v].dense)
         return status;
     const float *dense;
@@ -176,7 +181,8 @@ static saw_status bind_param(saw_run *r, saw_weights *w, saw_val v)
     return SAW_OK;
 }
 
-/* A value made from weights alone: computed once by the reference kernel, then packed where products want it. */
+/* A value made from weights alone: computed once by the reference kernel, then packed where
+ * products want it. */
 static saw_status bind_entry(saw_run *r, const planned_entry *pe)
 {
     const saw_program *p = r->p;
@@ -184,8 +190,9 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
     saw_tensor *t = r->operands[0];
     saw_memory m = {.weights = r->weights};
     for (int k = 0; k < e->n_out; k++) {
-        r->weights[e->out[k]] = own(r, saw_calloc(r->ctx, (size_t)saw_dims_count(&pe->in_dims[pe->n_in + k]),
-                                                  p->real_bytes));
+        r->weights[e->out[k]] =
+            own(r, saw_calloc(r->ctx, (size_t)saw_dims_count(&pe->in_dims[pe->n_in + k]),
+                              p->real_bytes));
         if (!r->weights[e->out[k]])
             return SAW_ERR_MEMORY;
     }
@@ -196,7 +203,12 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
         else
             memset(&t[k], 0, sizeof t[k]);
     }
-    saw_call c = {.attr = e->attr, .in = t, .out = t + e->n_in, .n_in = e->n_in, .n_out = e->n_out, .parts = 1};
+    saw_call c = {.attr = e->attr,
+                  .in = t,
+                  .out = t + e->n_in,
+                  .n_in = e->n_in,
+                  .n_out = e->n_out,
+                  .parts = 1};
     void *scratch = NULL;
     if (e->op->scratch) {
         scratch = saw_alloc(r->ctx, e->op->scratch(&c));
@@ -211,8 +223,9 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
         if (!p->place[v].packed)
             continue;
         saw_packed *packed;
-        saw_status status = saw_pack_dense(r->ctx, (const float *)(void *)r->weights[v], &pe->in_dims[pe->n_in + k],
-                                           p->precision, p->place[v].packer, &packed);
+        saw_status status =
+            saw_pack_dense(r->ctx, (const float *)(void *)r->weights[v], &pe->in_dims[pe->n_in + k],
+                           p->precision, p->place[v].packer, &packed);
         if (status)
             return status;
         own(r, packed);
@@ -315,7 +328,7 @@ saw_tensor saw_run_named(saw_run *r, const char *name)
     return saw_run_value(r, saw_graph_find(r->p->graph, name));
 }
 
-/* ---- sizes --------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 size_t saw_program_run_bytes(const saw_program *p)
 {

@@ -56,9 +56,9 @@ void saw_dense_strides(int ndim, const int64_t *dims, int64_t *strides);
 enum { SAW_WALK_TENSORS = 8 };
 
 /**
- * Walk several tensors row by row together. The first `lead` dims of all are the same (a dim of 1 is repeated);
- * neighbouring dims that are contiguous in every tensor are merged, so that a step covers as many rows as can be
- * reached with one stride per tensor:
+ * Walk several tensors row by row together. The first `lead` dims of all are the same (a dim of 1
+ * is repeated); neighbouring dims that are contiguous in every tensor are merged, so that a step
+ * covers as many rows as can be reached with one stride per tensor:
  *
  *     saw_walk w = saw_walk_start(lead, n, tensors);
  *     while (saw_walk_next(&w))

@@ -1,5 +1,6 @@
 /*
- * weights.c - names to numbers: dense copies and packed matrices, each made once and shared by all runs.
+ * weights.c - names to numbers: dense copies and packed matrices, each made once and shared by all
+ * runs.
  */
 #include "core/program_private.h"
 #include "kernels/simd/simd.h"
@@ -10,8 +11,8 @@
 typedef struct weight {
     char *name;
     float *dense;
-    bool own_values; /* dense came from saw_weights_set */
-    saw_dims dims;   /* of own values */
+    bool own_values;       /* dense came from saw_weights_set */
+    saw_dims dims;         /* of own values */
     saw_packed *packed[3]; /* per saw_precision */
 } weight;
 
@@ -125,12 +126,14 @@ static saw_status check_dims(saw_weights *w, const weight *x, const saw_dims *wa
     saw_buffer_printf(&text, ", the model wants ");
     for (int i = 0; i < want->n; i++)
         saw_buffer_printf(&text, "%s%lld", i ? " x " : "", (long long)want->d[i]);
-    saw_status status = saw_fail(w->ctx, SAW_ERR_SHAPE, "the tensor %s is %s", x->name, text.data ? text.data : "");
+    saw_status status =
+        saw_fail(w->ctx, SAW_ERR_SHAPE, "the tensor %s is %s", x->name, text.data ? text.data : "");
     saw_buffer_free(&text);
     return status;
 }
 
-static saw_status read_checked(saw_weights *w, const weight *x, int64_t first, int64_t n, float *out)
+static saw_status read_checked(saw_weights *w, const weight *x, int64_t first, int64_t n,
+                               float *out)
 {
     if (x->own_values) {
         memcpy(out, x->dense + first, (size_t)n * sizeof *out);
@@ -143,11 +146,13 @@ static saw_status read_checked(saw_weights *w, const weight *x, int64_t first, i
     for (int64_t i = 0; i < n; i++)
         sum += out[i] * 0.0f;
     if (sum != 0 || isnan(sum))
-        return saw_fail(w->ctx, SAW_ERR_FORMAT, "the tensor %s holds numbers that are not finite", x->name);
+        return saw_fail(w->ctx, SAW_ERR_FORMAT, "the tensor %s holds numbers that are not finite",
+                        x->name);
     return SAW_OK;
 }
 
-saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *dims, const float **out)
+saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *dims,
+                             const float **out)
 {
     weight *x = find_or_add(w, name);
     if (!x)
@@ -168,7 +173,7 @@ saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *d
     return status;
 }
 
-/* ---- packing ------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 saw_dtype saw_precision_dtype(int precision)
 {
@@ -176,13 +181,16 @@ saw_dtype saw_precision_dtype(int precision)
     return dtypes[precision];
 }
 
-/* Matrix i of a weight that is packed for this entry (NULL: of any product); false when there is none. */
+/* Matrix i of a weight that is packed for this entry (NULL: of any product); false when there is
+ * none. */
 static bool matrix_at(const saw_entry *packer, const saw_dims *dims, int64_t i, saw_pack_matrix *m)
 {
     if (packer)
         return packer->op->matrix(packer->attr, i, m);
     int64_t inner = saw_dims_count(dims) / (dims->d[0] ? dims->d[0] : 1);
-    *m = (saw_pack_matrix){.rows = {1, dims->d[0]}, .row_stride = {0, inner}, .inner = {1, 1, inner},
+    *m = (saw_pack_matrix){.rows = {1, dims->d[0]},
+                           .row_stride = {0, inner},
+                           .inner = {1, 1, inner},
                            .inner_stride = {0, 0, 1}};
     return i == 0;
 }
@@ -194,7 +202,8 @@ static int64_t matrix_inner(const saw_pack_matrix *m)
 
 static size_t matrix_bytes(const saw_pack_matrix *m, int precision)
 {
-    return saw_simd_best()->pack_bytes(saw_precision_dtype(precision), m->rows[0] * m->rows[1], matrix_inner(m));
+    return saw_simd_best()->pack_bytes(saw_precision_dtype(precision), m->rows[0] * m->rows[1],
+                                       matrix_inner(m));
 }
 
 size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *packer)
@@ -209,22 +218,27 @@ size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *pack
 /* Row n of a matrix, dense. */
 static void copy_row(const saw_pack_matrix *m, const float *data, int64_t n, float *to)
 {
-    const float *row = data + m->first + n / m->rows[1] * m->row_stride[0] + n % m->rows[1] * m->row_stride[1];
+    const float *row =
+        data + m->first + n / m->rows[1] * m->row_stride[0] + n % m->rows[1] * m->row_stride[1];
     for (int64_t i = 0; i < m->inner[0]; i++)
         for (int64_t j = 0; j < m->inner[1]; j++)
             for (int64_t k = 0; k < m->inner[2]; k++)
-                *to++ = row[i * m->inner_stride[0] + j * m->inner_stride[1] + k * m->inner_stride[2]];
+                *to++ =
+                    row[i * m->inner_stride[0] + j * m->inner_stride[1] + k * m->inner_stride[2]];
 }
 
 /* The struct and its data in one block. */
-static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precision, const saw_entry *packer)
+static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precision,
+                              const saw_entry *packer)
 {
-    size_t bytes = saw_pack_bytes(dims, precision, packer), head = (sizeof(saw_packed) + 63) & ~(size_t)63;
+    size_t bytes = saw_pack_bytes(dims, precision, packer),
+           head = (sizeof(saw_packed) + 63) & ~(size_t)63;
     char *block = saw_alloc(ctx, head + bytes);
     if (!block)
         return NULL;
     saw_packed *p = (saw_packed *)(void *)block;
-    *p = (saw_packed){.precision = precision, .rows = dims->d[0], .data = block + head, .bytes = bytes};
+    *p = (saw_packed){
+        .precision = precision, .rows = dims->d[0], .data = block + head, .bytes = bytes};
     p->inner = saw_dims_count(dims) / (dims->d[0] ? dims->d[0] : 1);
     return p;
 }
@@ -305,7 +319,8 @@ saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *
         int64_t n1 = n0 + step < p->rows ? n0 + step : p->rows;
         status = read_checked(w, x, n0 * p->inner, (n1 - n0) * p->inner, rows);
         if (!status)
-            simd->pack(saw_precision_dtype(precision), rows, p->inner, 1, n0, n1, p->inner, (void *)p->data);
+            simd->pack(saw_precision_dtype(precision), rows, p->inner, 1, n0, n1, p->inner,
+                       (void *)p->data);
     }
     saw_free(w->ctx, rows);
     if (status) {

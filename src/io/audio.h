@@ -49,9 +49,7 @@ typedef struct saw_audio_tags {
     char *text[SAW_TAG_COUNT];
 } saw_audio_tags;
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct saw_audio_info {
     int channels, rate_hz;
@@ -92,9 +90,7 @@ saw_status saw_audio_read(saw_audio_reader *r, float *const *planar, int64_t fra
  */
 saw_status saw_audio_seek(saw_audio_reader *r, int64_t frame);
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 typedef enum saw_audio_kind {
     SAW_AUDIO_WAV,

@@ -20,12 +20,13 @@ saw_val nn_linear(saw_graph *g, const char *name, saw_val x, int64_t out, bool b
     return nn_site(g, &(saw_site){.module = name}, x, &w, &b);
 }
 
-saw_val nn_conv(saw_graph *g, const char *name, saw_val x, int64_t out, int64_t size, const saw_conv_form *form,
-                bool transposed)
+saw_val nn_conv(saw_graph *g, const char *name, saw_val x, int64_t out, int64_t size,
+                const saw_conv_form *form, bool transposed)
 {
     int64_t in = saw_dim(g, x, -1);
     saw_dims dims = transposed ? SAW_DIMS(in, out, size, size) : SAW_DIMS(out, in, size, size);
-    saw_val w = named(g, name, "weight", dims, false), b = named(g, name, "bias", SAW_DIMS(out), false);
+    saw_val w = named(g, name, "weight", dims, false),
+            b = named(g, name, "bias", SAW_DIMS(out), false);
     return transposed ? saw_conv_transpose(g, x, w, b, form) : saw_conv(g, x, w, b, form);
 }
 
@@ -33,7 +34,8 @@ saw_val nn_batch_norm(saw_graph *g, const char *name, saw_val x, double eps)
 {
     saw_dims d = SAW_DIMS(saw_dim(g, x, -1));
     saw_val weight = named(g, name, "weight", d, false), bias = named(g, name, "bias", d, false);
-    saw_val mean = named(g, name, "running_mean", d, true), var = named(g, name, "running_var", d, true);
+    saw_val mean = named(g, name, "running_mean", d, true),
+            var = named(g, name, "running_var", d, true);
     return saw_batch_norm(g, x, weight, bias, mean, var, eps);
 }
 
@@ -42,7 +44,8 @@ saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x)
     return saw_rmsnorm(g, x, named(g, name, "gamma", SAW_DIMS(saw_dim(g, x, -1)), false));
 }
 
-saw_val nn_rotations(saw_graph *g, const char *name, const char *tensor, int64_t count, saw_val x, int axis)
+saw_val nn_rotations(saw_graph *g, const char *name, const char *tensor, int64_t count, saw_val x,
+                     int axis)
 {
     return saw_rope_table(g, named(g, name, tensor, SAW_DIMS(count), true), saw_dim(g, x, axis));
 }
@@ -53,25 +56,29 @@ saw_val nn_heads(saw_graph *g, saw_val x, int i, int parts, int heads)
     return saw_split_last(g, saw_slice_last(g, x, i * part, part), heads);
 }
 
-static bool band_params(saw_graph *g, const char *scope_format, const char *part, int bands, const int64_t *rows,
-                        int64_t uniform_rows, const int64_t *columns, int64_t uniform_columns, saw_val *out)
+static bool band_params(saw_graph *g, const char *scope_format, const char *part, int bands,
+                        const int64_t *rows, int64_t uniform_rows, const int64_t *columns,
+                        int64_t uniform_columns, saw_val *out)
 {
     if (bands > MAX_BANDS) {
-        saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "%d bands are more than the %d accepted", bands, MAX_BANDS);
+        saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "%d bands are more than the %d accepted", bands,
+                       MAX_BANDS);
         return false;
     }
     for (int b = 0; b < bands; b++) {
         char scope[128];
         /* one number in the format: the caller's constant, checked by its own tests */
         const char *at = strstr(scope_format, "%d");
-        snprintf(scope, sizeof scope, "%.*s%d%s", (int)(at - scope_format), scope_format, b, at + 2);
+        snprintf(scope, sizeof scope, "%.*s%d%s", (int)(at - scope_format), scope_format, b,
+                 at + 2);
         int64_t n = rows ? rows[b] : uniform_rows, k = columns ? columns[b] : uniform_columns;
         out[b] = named(g, scope, part, k ? SAW_DIMS(n, k) : SAW_DIMS(n), false);
     }
     return true;
 }
 
-saw_val nn_band_rmsnorm(saw_graph *g, const char *scope_format, saw_val x, int bands, const int64_t *widths)
+saw_val nn_band_rmsnorm(saw_graph *g, const char *scope_format, saw_val x, int bands,
+                        const int64_t *widths)
 {
     saw_val gamma[MAX_BANDS];
     if (!band_params(g, scope_format, "gamma", bands, widths, 0, NULL, 0, gamma))
@@ -79,14 +86,16 @@ saw_val nn_band_rmsnorm(saw_graph *g, const char *scope_format, saw_val x, int b
     return saw_band_rmsnorm(g, x, bands, gamma);
 }
 
-saw_val nn_band_linear(saw_graph *g, const char *scope_format, saw_val x, int bands, const int64_t *in,
-                       const int64_t *out, int64_t uniform_out)
+saw_val nn_band_linear(saw_graph *g, const char *scope_format, saw_val x, int bands,
+                       const int64_t *in, const int64_t *out, int64_t uniform_out)
 {
     saw_val w[MAX_BANDS], b[MAX_BANDS];
-    if (!band_params(g, scope_format, "weight", bands, out, uniform_out, in, in ? 0 : saw_dim(g, x, -1), w) ||
+    if (!band_params(g, scope_format, "weight", bands, out, uniform_out, in,
+                     in ? 0 : saw_dim(g, x, -1), w) ||
         !band_params(g, scope_format, "bias", bands, out, uniform_out, NULL, 0, b))
         return 0;
-    return nn_site(g, &(saw_site){.module = scope_format, .bands = bands, .ragged = out != NULL}, x, w, b);
+    return nn_site(g, &(saw_site){.module = scope_format, .bands = bands, .ragged = out != NULL}, x,
+                   w, b);
 }
 
 static void close_plan(void *plan)

@@ -72,7 +72,7 @@ struct saw_evaluation {
     int song_now, steps_done, steps; /* for progress */
 };
 
-/* ---- pairs --------------------------------------------------------------------------------- */
+/* ---- pairs ----------------------------------------------------------------------------------- */
 
 static saw_status parse_sum(saw_context *ctx, const char *text, sum *s)
 {
@@ -347,7 +347,7 @@ int saw_evaluation_problems(const saw_evaluation *v)
     return v->problems;
 }
 
-/* ---- audio --------------------------------------------------------------------------------- */
+/* ---- audio ----------------------------------------------------------------------------------- */
 
 typedef struct audio {
     int rate_hz, channels;
@@ -447,7 +447,7 @@ static saw_status read_files(saw_context *ctx, const stem_files *files, audio *a
     return status;
 }
 
-/* ---- scores -------------------------------------------------------------------------------- */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 typedef struct loaded {
     const stem *stem;
@@ -658,7 +658,7 @@ saw_status saw_evaluation_run(saw_evaluation *v, int index, const saw_stem_score
     return status ? saw_fail_in(v->ctx, status, g->name) : SAW_OK;
 }
 
-/* ---- summaries ----------------------------------------------------------------------------- */
+/* ---- summaries ------------------------------------------------------------------------------- */
 
 /* Row i of all songs that were run. */
 static const saw_stem_scores *row_at(const saw_evaluation *v, int i)

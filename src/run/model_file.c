@@ -3,9 +3,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Names tried beside folder/stem.ext; %s is the stem. "config.yaml" is what the public projects call theirs. */
-static const char *const beside[] = {"%s.yaml", "%s.yml", "%s.json", "config_%s.yaml", "%s_config.yaml",
-                                     "%s.ckpt.yaml", "config.yaml"};
+/* Names tried beside folder/stem.ext; %s is the stem. "config.yaml" is what the public projects
+ * call theirs. */
+static const char *const beside[] = {"%s.yaml",        "%s.yml",         "%s.json",
+                                     "config_%s.yaml", "%s_config.yaml", "%s.ckpt.yaml",
+                                     "config.yaml"};
 
 static char *find_beside(saw_context *ctx, const char *path)
 {
@@ -15,9 +17,10 @@ static char *find_beside(saw_context *ctx, const char *path)
     size_t stem = dot ? (size_t)(dot - path) - folder : strlen(path + folder);
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
         const char *at = strstr(beside[i], "%s");
-        char *name = at ? saw_format(ctx, "%.*s%.*s%.*s%s", (int)folder, path, (int)(at - beside[i]), beside[i],
-                                     (int)stem, path + folder, at + 2)
-                        : saw_format(ctx, "%.*s%s", (int)folder, path, beside[i]);
+        char *name =
+            at ? saw_format(ctx, "%.*s%.*s%.*s%s", (int)folder, path, (int)(at - beside[i]),
+                            beside[i], (int)stem, path + folder, at + 2)
+               : saw_format(ctx, "%.*s%s", (int)folder, path, beside[i]);
         if (name && strcmp(name, path) && access(name, R_OK) == 0)
             return name;
         saw_free(ctx, name);
@@ -25,8 +28,8 @@ static char *find_beside(saw_context *ctx, const char *path)
     return NULL;
 }
 
-saw_status saw_model_file_config(saw_context *ctx, const saw_checkpoint *ck, const char *path, const char *named,
-                                 saw_config **out, char **config_path)
+saw_status saw_model_file_config(saw_context *ctx, const saw_checkpoint *ck, const char *path,
+                                 const char *named, saw_config **out, char **config_path)
 {
     *out = NULL;
     *config_path = NULL;
@@ -40,8 +43,8 @@ saw_status saw_model_file_config(saw_context *ctx, const saw_checkpoint *ck, con
 }
 
 /* Copy the entries of a map, and put the value at a path of keys. */
-static saw_status copy_with(saw_context *ctx, saw_config *to, const saw_config *from, const char *path,
-                            const saw_config *value)
+static saw_status copy_with(saw_context *ctx, saw_config *to, const saw_config *from,
+                            const char *path, const saw_config *value)
 {
     size_t head = strcspn(path, ".");
     char *key = saw_strndup(ctx, path, head);
@@ -51,7 +54,8 @@ static saw_status copy_with(saw_context *ctx, saw_config *to, const saw_config *
             status = saw_config_put_copy(to, saw_config_key(from, i), saw_config_at(from, i));
     if (!status && path[head]) {
         saw_config *inner = saw_config_put_map(to, key);
-        status = inner ? copy_with(ctx, inner, saw_config_get(from, key), path + head + 1, value) : SAW_ERR_MEMORY;
+        status = inner ? copy_with(ctx, inner, saw_config_get(from, key), path + head + 1, value)
+                       : SAW_ERR_MEMORY;
     } else if (!status) {
         status = saw_config_put_copy(to, key, value);
     }
@@ -59,20 +63,23 @@ static saw_status copy_with(saw_context *ctx, saw_config *to, const saw_config *
     return status;
 }
 
-saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base, const char *const *settings, int n,
-                                saw_config **out)
+saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base,
+                                const char *const *settings, int n, saw_config **out)
 {
     *out = NULL;
     for (int i = 0; i < n; i++) {
         const char *equals = strchr(settings[i], '=');
         if (!equals || equals == settings[i])
-            return saw_fail(ctx, SAW_ERR_ARGUMENT, "the setting %s is not of the form KEY=VALUE, as model.stft_hop_length=512",
-                            settings[i]);
+            return saw_fail(
+                ctx, SAW_ERR_ARGUMENT,
+                "the setting %s is not of the form KEY=VALUE, as model.stft_hop_length=512",
+                settings[i]);
         saw_config *value = NULL, *next = saw_config_new(ctx);
         char *path = saw_strndup(ctx, settings[i], (size_t)(equals - settings[i]));
         saw_status status = next && path ? SAW_OK : SAW_ERR_MEMORY;
         if (!status)
-            status = saw_config_parse_yaml(ctx, settings[i], equals + 1, strlen(equals + 1), &value);
+            status =
+                saw_config_parse_yaml(ctx, settings[i], equals + 1, strlen(equals + 1), &value);
         if (!status)
             status = copy_with(ctx, next, *out ? *out : base, path, value);
         saw_free(ctx, path);
@@ -87,7 +94,7 @@ saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base, const 
     return SAW_OK;
 }
 
-/* ---- int8 weights ------------------------------------------------------------------------------------ */
+/* ---- int8 weights ---------------------------------------------------------------------------- */
 
 enum { NAME_ROOM = 512 };
 
@@ -114,7 +121,7 @@ bool saw_model_file_is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
 }
 
 saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
-                                  int64_t n, float *out)
+                                   int64_t n, float *out)
 {
     saw_status status = saw_checkpoint_read_f32(ck, t, first, n, out);
     const saw_ckpt_tensor *scale = status || n == 0 ? NULL : saw_model_file_scale(ck, t);

@@ -51,9 +51,7 @@ static bool make_room(saw_context *ctx, void **items, int count, int *room, size
     return true;
 }
 
-/* ---- inputs
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 static saw_status add_file(saw_input_list *list, const char *path, const char *folder,
                            size_t folder_length)
@@ -128,9 +126,7 @@ void saw_inputs_free(saw_input_list *list)
     *list = (saw_input_list){.ctx = list->ctx};
 }
 
-/* ---- outputs
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- outputs --------------------------------------------------------------------------------- */
 
 static void add_safe(saw_buffer *b, const char *text)
 {
@@ -217,9 +213,7 @@ void saw_remove_leftovers(saw_context *ctx, const char *path)
     saw_free(ctx, folder);
 }
 
-/* ---- models
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 static const char *const checkpoint_endings[] = {"safetensors", "ckpt", "pt", "pth",
                                                  "th",          "chpt", NULL};

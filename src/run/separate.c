@@ -50,9 +50,7 @@ struct saw_job {
     float **joined; /* [stems * channels][SAW_ENSEMBLE_BLOCK] */
 };
 
-/* ---- buffers
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- buffers --------------------------------------------------------------------------------- */
 
 static saw_status open_planes(saw_context *ctx, int count, int64_t samples, float ***out)
 {
@@ -72,9 +70,7 @@ static float *const *shift(float *const *planes, int count, int64_t at, float **
     return to;
 }
 
-/* ---- output
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- output ---------------------------------------------------------------------------------- */
 
 /* Write n finished samples, planes [stems * channels]; n is at most SAW_ENSEMBLE_BLOCK. */
 static saw_status emit(saw_job *job, float *const *planes, int64_t n)
@@ -141,9 +137,7 @@ static saw_status deliver(saw_job *job, voice *v, float *const *planes, int64_t 
     return SAW_OK;
 }
 
-/* ---- one model
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- one model ------------------------------------------------------------------------------- */
 
 static int streams_of(const voice *v)
 {
@@ -335,9 +329,7 @@ static saw_status open_streams(saw_job *job, voice *v, int groups, int64_t whole
     return SAW_OK;
 }
 
-/* ---- a job
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- a job ----------------------------------------------------------------------------------- */
 
 static bool has_stem(const saw_separator_info *info, const char *name)
 {
@@ -450,9 +442,7 @@ const saw_separator_info *saw_job_model(const saw_job *job, int i)
     return job->voices[i].info;
 }
 
-/* ---- one file
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 /* Open the input at the start of the section that is wanted; *total: its samples, -1 when unknown.
  */

@@ -33,7 +33,7 @@ struct saw_stream {
     int64_t frame, hop; /* of the stitcher spleeter */
 };
 
-/* ---- weights from a checkpoint ---------------------------------------------------------------------- */
+/* ---- weights from a checkpoint --------------------------------------------------------------- */
 
 static saw_status source_dims(void *user, const char *name, saw_dims *dims)
 {
@@ -55,9 +55,10 @@ saw_weight_source saw_checkpoint_source(saw_checkpoint *ck)
     return (saw_weight_source){.dims = source_dims, .read = source_read, .user = ck};
 }
 
-/* ---- separator ---------------------------------------------------------------------------------------- */
+/* ---- separator ------------------------------------------------------------------------------- */
 
-static saw_graph *record_model(const saw_separator *s, int64_t batch, int64_t samples, bool inner_frames)
+static saw_graph *record_model(const saw_separator *s, int64_t batch, int64_t samples,
+                               bool inner_frames)
 {
     saw_graph *g;
     size_t bytes = s->spec.model->options_bytes;
@@ -120,10 +121,12 @@ static saw_status check_names(saw_separator *s, const saw_graph *g)
                      {"not known to the model", n_surplus, surplus.data}};
         for (int i = 0; i < 3; i++)
             if (lists[i].count)
-                saw_buffer_printf(&all, "%s%d %s: %s%s", all.size ? "; " : "", lists[i].count, lists[i].what,
-                                  lists[i].names ? lists[i].names : "", lists[i].count > 4 ? ", ..." : "");
+                saw_buffer_printf(&all, "%s%d %s: %s%s", all.size ? "; " : "", lists[i].count,
+                                  lists[i].what, lists[i].names ? lists[i].names : "",
+                                  lists[i].count > 4 ? ", ..." : "");
         status = saw_fail(s->ctx, SAW_ERR_SHAPE, "%s: its tensors do not fit %s as %s: %s", s->path,
-                          s->spec.model->title, s->config_path ? "its configuration says" : "it was inferred",
+                          s->spec.model->title,
+                          s->config_path ? "its configuration says" : "it was inferred",
                           all.data ? all.data : "");
         saw_buffer_free(&all);
     }
@@ -158,8 +161,8 @@ static void fill_info(saw_separator *s)
     s->info.normalize = c->normalize;
 }
 
-saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_separator_options *options,
-                              saw_separator **out)
+saw_status saw_separator_open(saw_context *ctx, const char *path,
+                              const saw_separator_options *options, saw_separator **out)
 {
     saw_separator_options o = {.precision = SAW_PRECISION_DEFAULT};
     if (options)
@@ -178,7 +181,8 @@ saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_sepa
     if (!status)
         status = saw_model_import(s->checkpoint);
     if (!status)
-        status = saw_model_file_config(ctx, s->checkpoint, path, o.config, &config, &s->config_path);
+        status =
+            saw_model_file_config(ctx, s->checkpoint, path, o.config, &config, &s->config_path);
     bool configured = config != NULL;
     if (!status && o.n_settings) {
         saw_config *merged;
@@ -188,22 +192,25 @@ saw_status saw_separator_open(saw_context *ctx, const char *path, const saw_sepa
     }
     if (!status) {
         status = configured ? saw_model_configure(ctx, config, s->checkpoint, &s->spec)
-                               : saw_model_infer(ctx, config, s->checkpoint, &s->spec);
+                            : saw_model_infer(ctx, config, s->checkpoint, &s->spec);
         if (status)
             status = saw_fail_in(ctx, status, s->config_path ? s->config_path : path);
     }
     saw_config_free(config);
     if (!status) {
         const saw_model_common *c = saw_model_common_of(&s->spec);
-        saw_graph *g = record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples, false);
+        saw_graph *g =
+            record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples, false);
         status = g ? saw_graph_status(g) : SAW_ERR_MEMORY;
         if (!status)
             status = check_names(s, g);
         saw_graph_close(g);
     }
     if (!status)
-        status = saw_weights_open(ctx, &(saw_weight_source){.dims = source_dims, .read = source_read,
-                                                            .user = s->checkpoint}, &s->weights);
+        status = saw_weights_open(
+            ctx,
+            &(saw_weight_source){.dims = source_dims, .read = source_read, .user = s->checkpoint},
+            &s->weights);
     if (status) {
         saw_separator_close(s);
         return status;
@@ -240,7 +247,7 @@ const saw_checkpoint *saw_separator_checkpoint(const saw_separator *s)
     return s->checkpoint;
 }
 
-/* ---- streams --------------------------------------------------------------------------------------------- */
+/* ---- streams --------------------------------------------------------------------------------- */
 
 static bool is_spleeter(const saw_stream_options *o)
 {
@@ -254,28 +261,34 @@ static saw_status chunk_length(saw_separator *s, const saw_stream_options *o, in
     if (is_spleeter(o)) {
         *chunk = c->spleeter_chunk_samples;
         bool other = o->chunk_samples > 0 || o->overlap > 0;
-        return *chunk && !other ? SAW_OK
-                                : saw_fail(s->ctx, SAW_ERR_ARGUMENT,
-                                           other ? "%s: the stitcher spleeter has its own chunks: leave chunk and overlap out"
-                                                 : "%s: only Spleeter's models can be joined by the stitcher spleeter",
-                                           s->path);
+        return *chunk && !other
+                   ? SAW_OK
+                   : saw_fail(
+                         s->ctx, SAW_ERR_ARGUMENT,
+                         other
+                             ? "%s: the stitcher spleeter has its own chunks: leave chunk and "
+                               "overlap out"
+                             : "%s: only Spleeter's models can be joined by the stitcher spleeter",
+                         s->path);
     }
     if (o->whole_samples > 0)
         *chunk = o->whole_samples > c->min_samples ? o->whole_samples : c->min_samples;
     else
         *chunk = o->chunk_samples > 0 ? (o->chunk_samples + hop - 1) / hop * hop : c->chunk_samples;
     if (c->chunk_fixed && *chunk / hop != c->chunk_samples / hop)
-        return saw_fail(s->ctx, SAW_ERR_ARGUMENT,
-                        "%s: works only with chunks of %lld samples (%.2f s); leave the chunk length out", s->path,
-                        (long long)c->chunk_samples, (double)c->chunk_samples / c->rate_hz);
+        return saw_fail(
+            s->ctx, SAW_ERR_ARGUMENT,
+            "%s: works only with chunks of %lld samples (%.2f s); leave the chunk length out",
+            s->path, (long long)c->chunk_samples, (double)c->chunk_samples / c->rate_hz);
     if (*chunk < c->min_samples)
-        return saw_fail(s->ctx, SAW_ERR_ARGUMENT, "%s: a chunk must have at least %lld samples (%.3f s)", s->path,
+        return saw_fail(s->ctx, SAW_ERR_ARGUMENT,
+                        "%s: a chunk must have at least %lld samples (%.3f s)", s->path,
                         (long long)c->min_samples, (double)c->min_samples / c->rate_hz);
     return SAW_OK;
 }
 
-static saw_status stem_outputs(saw_separator *s, const saw_stream_options *o, char names[][16], const char **list,
-                               int *count)
+static saw_status stem_outputs(saw_separator *s, const saw_stream_options *o, char names[][16],
+                               const char **list, int *count)
 {
     const saw_model_common *c = saw_model_common_of(&s->spec);
     int wanted = o->stems ? o->n_stems : c->stems;
@@ -289,8 +302,9 @@ static saw_status stem_outputs(saw_separator *s, const saw_stream_options *o, ch
             saw_buffer text = {.ctx = s->ctx};
             for (int k = 0; k < c->stems; k++)
                 saw_buffer_printf(&text, "%s%s", k ? ", " : "", c->stem_names[k]);
-            saw_status status = saw_fail(s->ctx, SAW_ERR_ARGUMENT, "%s: has no stem %s; its stems are: %s", s->path,
-                                         o->stems[i], text.data ? text.data : "");
+            saw_status status =
+                saw_fail(s->ctx, SAW_ERR_ARGUMENT, "%s: has no stem %s; its stems are: %s", s->path,
+                         o->stems[i], text.data ? text.data : "");
             saw_buffer_free(&text);
             return status;
         }
@@ -300,18 +314,23 @@ static saw_status stem_outputs(saw_separator *s, const saw_stream_options *o, ch
     return SAW_OK;
 }
 
-static saw_status plan(saw_separator *s, const saw_stream_options *o, int64_t chunk, const char *const *outputs,
-                       int n_outputs, saw_program **out)
+static saw_status plan(saw_separator *s, const saw_stream_options *o, int64_t chunk,
+                       const char *const *outputs, int n_outputs, saw_program **out)
 {
     saw_graph *g = record_model(s, o->batch > 1 ? o->batch : 1, chunk, is_spleeter(o));
     *out = NULL;
     if (!g)
         return SAW_ERR_MEMORY;
-    return saw_program_build(g, &(saw_program_options){.device = SAW_DEVICE_CPU, .precision = s->precision,
-                                                       .outputs = outputs, .n_outputs = n_outputs}, out);
+    return saw_program_build(g,
+                             &(saw_program_options){.device = SAW_DEVICE_CPU,
+                                                    .precision = s->precision,
+                                                    .outputs = outputs,
+                                                    .n_outputs = n_outputs},
+                             out);
 }
 
-saw_status saw_separator_plan(saw_separator *s, const saw_stream_options *options, saw_program **out)
+saw_status saw_separator_plan(saw_separator *s, const saw_stream_options *options,
+                              saw_program **out)
 {
     saw_stream_options o = {0};
     if (options)
@@ -359,7 +378,8 @@ static saw_status run_chunks(void *user, int count, const float *const *in, floa
                 const saw_tensor *y = &t->stems[s];
                 int64_t n = y->dims[2] < t->info.chunk_samples ? y->dims[2] : t->info.chunk_samples;
                 float *to = out[(b * t->n_stems + s) * channels + c];
-                memcpy(to, (const float *)y->data + b * y->strides[0] + c * y->strides[1], (size_t)n * sizeof *to);
+                memcpy(to, (const float *)y->data + b * y->strides[0] + c * y->strides[1],
+                       (size_t)n * sizeof *to);
                 memset(to + n, 0, (size_t)(t->info.chunk_samples - n) * sizeof *to);
             }
     return status;
@@ -389,22 +409,27 @@ saw_status saw_stream_open(saw_separator *s, const saw_stream_options *options, 
                                  .channels = c->channels,
                                  .stems = t->n_stems,
                                  .chunk_samples = chunk,
-                                 .overlap = o.whole_samples > 0 ? 1 : o.overlap > 0 ? o.overlap : c->overlap,
+                                 .overlap = o.whole_samples > 0 ? 1
+                                            : o.overlap > 0     ? o.overlap
+                                                                : c->overlap,
                                  .batch = t->batch,
                                  .frame_samples = c->spleeter_frame_samples,
                                  .hop_samples = c->hop_samples};
     if (!status) {
-        t->info = (saw_stream_info){.channels = c->channels, .stems = t->n_stems, .chunk_samples = chunk};
+        t->info =
+            (saw_stream_info){.channels = c->channels, .stems = t->n_stems, .chunk_samples = chunk};
         t->info.step_samples = saw_stitcher_step_samples(&stitch);
         t->info.flops_per_chunk = saw_program_flops(t->program) / t->batch;
-        t->info.memory_bytes = saw_program_run_bytes(t->program) + saw_program_weight_bytes(t->program) +
+        t->info.memory_bytes = saw_program_run_bytes(t->program) +
+                               saw_program_weight_bytes(t->program) +
                                saw_stitcher_memory_bytes(&stitch);
         if (o.memory_bytes && t->info.memory_bytes > o.memory_bytes)
-            status = saw_fail(s->ctx, SAW_ERR_MEMORY,
-                              "this needs %.0f MB and the limit is %.0f MB: use a shorter chunk (now %.1f s)%s",
-                              (double)t->info.memory_bytes * 1e-6, (double)o.memory_bytes * 1e-6,
-                              (double)chunk / c->rate_hz,
-                              s->precision == SAW_PRECISION_F32 ? " or a smaller precision" : "");
+            status = saw_fail(
+                s->ctx, SAW_ERR_MEMORY,
+                "this needs %.0f MB and the limit is %.0f MB: use a shorter chunk (now %.1f s)%s",
+                (double)t->info.memory_bytes * 1e-6, (double)o.memory_bytes * 1e-6,
+                (double)chunk / c->rate_hz,
+                s->precision == SAW_PRECISION_F32 ? " or a smaller precision" : "");
     }
     if (!status) {
         status = saw_run_open(t->program, s->weights, &t->run);

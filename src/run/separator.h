@@ -10,7 +10,8 @@
 const saw_model_spec *saw_separator_spec(const saw_separator *s);
 const saw_checkpoint *saw_separator_checkpoint(const saw_separator *s);
 /** Plan the program of a stream without loading weights: for listings and memory figures. */
-saw_status saw_separator_plan(saw_separator *s, const saw_stream_options *options, saw_program **out);
+saw_status saw_separator_plan(saw_separator *s, const saw_stream_options *options,
+                              saw_program **out);
 /** Source of weights over an open checkpoint; borrows it. */
 saw_weight_source saw_checkpoint_source(saw_checkpoint *ck);
 

@@ -168,7 +168,7 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* ---- sizes --------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static bool add_floats(size_t *sum, int64_t a, int64_t b)
 {
@@ -293,7 +293,7 @@ int64_t saw_stitcher_latency_samples(const saw_stitcher *s)
     return most(s->l.decide, s->l.need) - 1;
 }
 
-/* ---- chunks -------------------------------------------------------------------------------- */
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 /* One past the last final position. */
 static int64_t final_end(const saw_stitcher *s)
@@ -427,7 +427,7 @@ static void begin(saw_stitcher *s)
     s->first = l->border;
 }
 
-/* ---- the stream ---------------------------------------------------------------------------- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 int64_t saw_stitcher_room(const saw_stitcher *s)
 {

@@ -1,4 +1,5 @@
-/* test_base.c - floor 0: small floats, Philox, parsing, allocation counters, threads, atomic files. */
+/* test_base.c - floor 0: small floats, Philox, parsing, allocation counters, threads, atomic files.
+ */
 #include "base/base.h"
 #include "support/test.h"
 
@@ -18,9 +19,10 @@ static void small_floats(void **state)
         if (!isnan(f))
             assert_int_equal(saw_f32_to_bf16(f), h);
     }
-    assert_int_equal(saw_f32_to_f16(65520.0f), 0x7c00);  /* the first value that rounds to infinity */
+    assert_int_equal(saw_f32_to_f16(65520.0f),
+                     0x7c00); /* the first value that rounds to infinity */
     assert_int_equal(saw_f32_to_f16(65519.0f), 0x7bff);
-    assert_int_equal(saw_f32_to_f16(0x1p-25f), 0);       /* a tie goes to even */
+    assert_int_equal(saw_f32_to_f16(0x1p-25f), 0); /* a tie goes to even */
     assert_int_equal(saw_f32_to_f16(0x1.8p-24f), 2);
     assert_int_equal(saw_f32_to_bf16(1.00390625f), 0x3f80); /* tie to even */
     assert_int_equal(saw_f32_to_bf16(1.01171875f), 0x3f82);
@@ -132,9 +134,12 @@ static void a_file_appears_whole_or_not(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_floats),         cmocka_unit_test(philox_known_answers),
-        cmocka_unit_test(numbers),              cmocka_unit_test(memory_is_counted),
-        cmocka_unit_test(every_item_runs_once), cmocka_unit_test(a_file_appears_whole_or_not),
+        cmocka_unit_test(small_floats),
+        cmocka_unit_test(philox_known_answers),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(memory_is_counted),
+        cmocka_unit_test(every_item_runs_once),
+        cmocka_unit_test(a_file_appears_whole_or_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -344,7 +344,7 @@ static void test_refused(void **state)
     }
 }
 
-/* ---- failing memory ------------------------------------------------------------------------ */
+/* ---- failing memory -------------------------------------------------------------------------- */
 
 static void *fail_later(void *user, size_t bytes)
 {

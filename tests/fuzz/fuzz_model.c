@@ -1,4 +1,5 @@
-/* fuzz_model.c - the input as a configuration: configure every family that takes it, record the model and plan it. */
+/* fuzz_model.c - the input as a configuration: configure every family that takes it, record the
+ * model and plan it. */
 #include "core/program.h"
 #include "fuzz/fuzz.h"
 #include "models/model.h"
@@ -15,11 +16,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         if (!saw_model_configure(ctx, config, NULL, &spec)) {
             const saw_model_common *c = saw_model_common_of(&spec);
             FUZZ_PROMISE(c->channels >= 1 && c->channels <= SAW_MAX_CHANNELS && c->stems >= 1 &&
-                         c->stems <= SAW_MAX_STEMS && c->rate_hz > 0 && c->min_samples > 0 && c->hop_samples > 0 &&
-                         c->chunk_samples >= c->min_samples);
+                         c->stems <= SAW_MAX_STEMS && c->rate_hz > 0 && c->min_samples > 0 &&
+                         c->hop_samples > 0 && c->chunk_samples >= c->min_samples);
             if (!saw_graph_open(ctx, &g)) {
                 int64_t samples = c->chunk_fixed ? c->chunk_samples : c->min_samples;
-                spec.model->record(g, spec.options, saw_input(g, "mix", SAW_DIMS(1, c->channels, samples)));
+                spec.model->record(g, spec.options,
+                                   saw_input(g, "mix", SAW_DIMS(1, c->channels, samples)));
                 saw_program *p = NULL;
                 if (saw_graph_entries(g) > MOST_ENTRIES)
                     saw_graph_close(g);

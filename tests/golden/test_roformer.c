@@ -3,8 +3,10 @@
 #include "support/test.h"
 
 static const golden_case cases[] = {
-    {"bs_roformer_stereo2", "bs_roformer", "model"},           {"bs_roformer_mono_skip", "bs_roformer", "model"},
-    {"bs_roformer_pope", "bs_roformer", "model"},              {"mel_band_roformer_stereo1", "mel_band_roformer", "model"},
+    {"bs_roformer_stereo2", "bs_roformer", "model"},
+    {"bs_roformer_mono_skip", "bs_roformer", "model"},
+    {"bs_roformer_pope", "bs_roformer", "model"},
+    {"mel_band_roformer_stereo1", "mel_band_roformer", "model"},
     {"mel_band_roformer_mono2", "mel_band_roformer", "model"},
 };
 enum { CASES = sizeof cases / sizeof *cases };

@@ -104,9 +104,7 @@ static int remove_model(void **state)
     return 0;
 }
 
-/* ---- what fails
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- what fails ------------------------------------------------------------------------------ */
 
 /* Separate 150 samples; sum[0] takes the sum of all outputs. */
 static saw_status separate(saw_context *ctx, double *sum)

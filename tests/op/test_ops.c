@@ -62,7 +62,7 @@ static void test_in_place(void **state)
     for_all_cases(op_case_check_in_place);
 }
 
-/* ---- closed forms -------------------------------------------------------------------- */
+/* ---- closed forms ---------------------------------------------------------------------------- */
 
 typedef saw_val recorder(saw_graph *g, const saw_val *in);
 
@@ -278,7 +278,7 @@ static void test_stft_layout(void **state)
     expect(stft, 1, &d, in, want, 24);
 }
 
-/* ---- refusals ------------------------------------------------------------------------ */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static saw_val gather_outside(saw_graph *g, const saw_val *in)
 {

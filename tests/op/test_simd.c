@@ -89,9 +89,7 @@ static void output_check(const output *o, const double *want, double tolerance, 
     assert_true(relative <= tolerance);
 }
 
-/* ---- products
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- products -------------------------------------------------------------------------------- */
 
 static float bf16(float x)
 {
@@ -288,9 +286,7 @@ static void products_of_strange_numbers(void **unused)
         }
 }
 
-/* ---- attention
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 static void check_attention(const saw_simd *s, saw_dtype dtype, int64_t n_q, int64_t n_k, int64_t d,
                             int64_t d_v, bool masked)
@@ -430,9 +426,7 @@ static void attention_of_strange_numbers(void **unused)
     }
 }
 
-/* ---- functions
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- functions ------------------------------------------------------------------------------- */
 
 static double d_relu(double x)
 {

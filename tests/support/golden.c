@@ -12,9 +12,10 @@
 
 enum { PATH_ROOM = 512 };
 
-/* ---- building the case ------------------------------------------------------------------------------- */
+/* ---- building the case ----------------------------------------------------------------------- */
 
-static void fill_weight(float *out, int64_t n, const char *key, const char *rule, const json_t *shape)
+static void fill_weight(float *out, int64_t n, const char *key, const char *rule,
+                        const json_t *shape)
 {
     double fan = 1;
     for (size_t i = 1; i < json_array_size(shape); i++)
@@ -50,7 +51,8 @@ static void make_weights(golden_model *m)
     assert_int_equal(saw_weights_open(m->ctx, NULL, &m->weights), SAW_OK);
     for (size_t i = 0; i < n; i++) {
         const json_t *row = json_array_get(keys, i), *shape = json_array_get(row, 1);
-        const char *key = json_string_value(json_array_get(row, 0)), *rule = json_string_value(json_array_get(row, 2));
+        const char *key = json_string_value(json_array_get(row, 0)),
+                   *rule = json_string_value(json_array_get(row, 2));
         saw_dims dims = {.n = (int)json_array_size(shape)};
         for (int k = 0; k < dims.n; k++)
             dims.d[k] = json_integer_value(json_array_get(shape, (size_t)k));
@@ -68,7 +70,8 @@ static void make_weights(golden_model *m)
     }
     const char *key;
     json_t *values;
-    json_object_foreach(json_object_get(m->meta, "weights_first4"), key, values) {
+    json_object_foreach(json_object_get(m->meta, "weights_first4"), key, values)
+    {
         size_t at = 0;
         while (strcmp(json_string_value(json_array_get(json_array_get(keys, at), 0)), key))
             at++;
@@ -185,11 +188,12 @@ void golden_fill(golden_model *m, saw_run *run)
     }
 }
 
-/* ---- outputs and stages ------------------------------------------------------------------------------- */
+/* ---- outputs and stages ---------------------------------------------------------------------- */
 
-/* Values of a stage in the order of the golden layout. Spectra are [frame, bin, channel, re/im] here and
- * [frame, (stem,) channel, bin, re/im] there; everything else is laid out alike. */
-static double *stage_values(saw_run *run, const saw_graph *g, const char *name, const char *layout, int64_t size)
+/* Values of a stage in the order of the golden layout. Spectra are [frame, bin, channel, re/im]
+ * here and [frame, (stem,) channel, bin, re/im] there; everything else is laid out alike. */
+static double *stage_values(saw_run *run, const saw_graph *g, const char *name, const char *layout,
+                            int64_t size)
 {
     double *out = calloc((size_t)size, sizeof *out);
     bool stems = strstr(layout, "stem") != NULL, spectrum = strstr(layout, "channel, bin") != NULL;
@@ -205,19 +209,23 @@ static double *stage_values(saw_run *run, const saw_graph *g, const char *name, 
         int64_t count = saw_tensor_count(&t);
         if (!spectrum) {
             assert_int_equal(count, size);
-            bool channels = strstr(layout, "frame, channel") != NULL; /* [B,T,..] here, [T,B,..] there */
-            int64_t B = channels ? t.dims[0] : 1, T = channels ? t.dims[1] : 1, rest = count / (B * T);
+            bool channels =
+                strstr(layout, "frame, channel") != NULL; /* [B,T,..] here, [T,B,..] there */
+            int64_t B = channels ? t.dims[0] : 1, T = channels ? t.dims[1] : 1,
+                    rest = count / (B * T);
             for (int64_t i = 0; i < count; i++)
                 out[(i / rest % T * B + i / rest / T) * rest + i % rest] = get(&t, i);
             return out;
         }
         /* [B,T,K,C,2]; a model that takes channels as its batch has them in B */
-        int64_t T = t.dims[1], K = t.dims[2], C = t.dims[0] * t.dims[3], all = stems ? size / (T * K * C * 2) : 1;
+        int64_t T = t.dims[1], K = t.dims[2], C = t.dims[0] * t.dims[3],
+                all = stems ? size / (T * K * C * 2) : 1;
         for (int64_t f = 0; f < T; f++)
             for (int64_t k = 0; k < K; k++)
                 for (int64_t c = 0; c < C; c++)
                     for (int r = 0; r < 2; r++) {
-                        int64_t from = t.dims[0] > 1 ? ((c * T + f) * K + k) * 2 + r : ((f * K + k) * C + c) * 2 + r;
+                        int64_t from = t.dims[0] > 1 ? ((c * T + f) * K + k) * 2 + r
+                                                     : ((f * K + k) * C + c) * 2 + r;
                         int64_t to = (((f * all + n_stems) * C + c) * K + k) * 2 + r;
                         assert_true(to < size);
                         out[to] = get(&t, from);
@@ -250,7 +258,8 @@ static double worst_output(golden_model *m, saw_run *run)
     double worst = 0, whole = 0;
     int rows = m->stems * m->channels;
     npy *first = npz_get(m->npz, "out_first"), *last = npz_get(m->npz, "out_last");
-    npy *stride = npz_get(m->npz, "out_stride97"), *l2 = npz_get(m->npz, "out_l2"), *probe = npz_get(m->npz, "out_probe");
+    npy *stride = npz_get(m->npz, "out_stride97"), *l2 = npz_get(m->npz, "out_l2"),
+        *probe = npz_get(m->npz, "out_probe");
     int64_t many = stride->dims[1];
     double *a = calloc((size_t)rows * 256, sizeof *a), *b = calloc((size_t)rows * 256, sizeof *b);
     double *c = calloc((size_t)(rows * many), sizeof *c);
@@ -290,7 +299,8 @@ static double worst_output(golden_model *m, saw_run *run)
 static double worst_stage(golden_model *m, saw_run *run, const saw_graph *g, const char **where)
 {
     json_t *taps = json_object_get(m->meta, "taps");
-    const double *values = npy_f64(npz_get(m->npz, "taps")), *l2 = npy_f64(npz_get(m->npz, "taps_l2"));
+    const double *values = npy_f64(npz_get(m->npz, "taps")),
+                 *l2 = npy_f64(npz_get(m->npz, "taps_l2"));
     const double *probe = npy_f64(npz_get(m->npz, "taps_probe"));
     double worst = 0;
     *where = "none";
@@ -300,7 +310,8 @@ static double worst_stage(golden_model *m, saw_run *run, const saw_graph *g, con
         int64_t size = 1;
         for (size_t k = 0; k < json_array_size(shape); k++)
             size *= json_integer_value(json_array_get(shape, k));
-        double *x = stage_values(run, g, name, json_string_value(json_object_get(tap, "layout")), size);
+        double *x =
+            stage_values(run, g, name, json_string_value(json_object_get(tap, "layout")), size);
         char key[128];
         snprintf(key, sizeof key, "probe.tap.%s", name);
         double p = 0, e = 0, s = 0;
@@ -326,7 +337,8 @@ static const char *const device_names[] = {"cpu", "ref32", "ref64"};
 void golden_check_outputs(const golden_case *c, saw_device device)
 {
     golden_model *m = golden_open(c, 2);
-    for (int pinned = 0; pinned < 2; pinned++) { /* once as users run it, once with every stage kept */
+    for (int pinned = 0; pinned < 2;
+         pinned++) { /* once as users run it, once with every stage kept */
         saw_program *p;
         saw_run *run;
         saw_program_options o = {.device = device, .all_taps = pinned};
@@ -339,7 +351,8 @@ void golden_check_outputs(const golden_case *c, saw_device device)
         if (pinned)
             stage = worst_stage(m, run, saw_program_graph(p), &where);
         if (pinned)
-            printf("%-28s %-5s output %.1e, stage %.1e (%s)\n", c->name, device_names[device], error, stage, where);
+            printf("%-28s %-5s output %.1e, stage %.1e (%s)\n", c->name, device_names[device],
+                   error, stage, where);
         assert_true(error < 1e-5);
         assert_true(stage < 1e-5);
         saw_run_close(run);
@@ -348,7 +361,7 @@ void golden_check_outputs(const golden_case *c, saw_device device)
     golden_close(m);
 }
 
-/* ---- gradients ------------------------------------------------------------------------------------------ */
+/* ---- gradients ------------------------------------------------------------------------------- */
 
 void golden_check_gradients(const golden_case *c, saw_device device)
 {
@@ -358,7 +371,8 @@ void golden_check_gradients(const golden_case *c, saw_device device)
     saw_run *run;
     assert_true(saw_graph_train(g, "*") > 0);
     if (saw_graph_differentiate(g, saw_graph_find(g, "loss")) ||
-        saw_program_build(g, &(saw_program_options){.device = device}, &p) || saw_run_open(p, m->weights, &run))
+        saw_program_build(g, &(saw_program_options){.device = device}, &p) ||
+        saw_run_open(p, m->weights, &run))
         fail_msg("%s: %s", c->name, saw_context_error(m->ctx));
     golden_fill(m, run);
     saw_tensor seed = saw_run_named(run, "gradient of the loss");
@@ -368,9 +382,11 @@ void golden_check_gradients(const golden_case *c, saw_device device)
     double want_loss = npy_f64(npz_get(m->npz, "loss"))[0];
     assert_true(fabs(get(&loss, 0) - want_loss) < 1e-5 * want_loss);
 
-    json_t *keys = json_object_get(m->meta, "keys"), *zero = json_object_get(m->meta, "zero_gradient_keys");
+    json_t *keys = json_object_get(m->meta, "keys"),
+           *zero = json_object_get(m->meta, "zero_gradient_keys");
     size_t n = json_array_size(keys);
-    const double *l2 = npy_f64(npz_get(m->npz, "grad_l2")), *probe = npy_f64(npz_get(m->npz, "grad_probe"));
+    const double *l2 = npy_f64(npz_get(m->npz, "grad_l2")),
+                 *probe = npy_f64(npz_get(m->npz, "grad_probe"));
     double largest = 0, worst = 0;
     const char *where = "none";
     for (size_t i = 0; i < n; i++)
@@ -418,7 +434,8 @@ void golden_check_gradients(const golden_case *c, saw_device device)
             where = key;
         }
     }
-    printf("%-28s %-5s gradients: worst %.1e of the tolerance (%s)\n", c->name, device_names[device], worst, where);
+    printf("%-28s %-5s gradients: worst %.1e of the tolerance (%s)\n", c->name,
+           device_names[device], worst, where);
     assert_true(worst < 1);
     saw_run_close(run);
     saw_program_close(p);

@@ -13,7 +13,8 @@ typedef struct golden_case {
     const char *section; /* where the model's options stand in a configuration */
 } golden_case;
 
-/** Outputs and every stage on a device, in the tolerances of the README; prints the worst of both. */
+/** Outputs and every stage on a device, in the tolerances of the README; prints the worst of both.
+ */
 void golden_check_outputs(const golden_case *c, saw_device device);
 /** Loss and the gradient of every tensor on a device. */
 void golden_check_gradients(const golden_case *c, saw_device device);

@@ -11,7 +11,7 @@
 enum { OPERANDS = 3 * OP_CASE_INPUTS, GUARD_BYTES = 256 };
 static const unsigned char GUARD = 0xA5;
 
-/* ---- a recorded case ----------------------------------------------------------------- */
+/* ---- a recorded case ------------------------------------------------------------------------- */
 
 typedef struct subject {
     const op_case *k;
@@ -81,7 +81,7 @@ const saw_op *op_case_op(const op_case *k)
     return op;
 }
 
-/* ---- operands in memory -------------------------------------------------------------- */
+/* ---- operands in memory ---------------------------------------------------------------------- */
 
 typedef enum layout {
     DENSE,
@@ -165,7 +165,7 @@ static bool guards_whole(operand *o)
     return true;
 }
 
-/* ---- calls --------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 typedef enum machine { CPU, REF32, REF64 } machine;
 
@@ -413,7 +413,7 @@ static result run(const subject *s, const order *o)
     return r;
 }
 
-/* ---- comparisons --------------------------------------------------------------------- */
+/* ---- comparisons ----------------------------------------------------------------------------- */
 
 static double snr_db(const double *got, const double *want, int64_t n)
 {
@@ -459,7 +459,7 @@ static uint32_t differentiable(const subject *s)
     return want;
 }
 
-/* ---- checks -------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 void op_case_check_accuracy(const op_case *k)
 {

@@ -3,4 +3,5 @@
 extern const op_case_list op_cases_basic, op_cases_conv, op_cases_recurrent;
 
 static const op_case_list end;
-const op_case_list *const op_case_lists[] = {&op_cases_basic, &op_cases_conv, &op_cases_recurrent, &end};
+const op_case_list *const op_case_lists[] = {&op_cases_basic, &op_cases_conv, &op_cases_recurrent,
+                                             &end};

@@ -10,7 +10,8 @@ char *test_temp_folder(void)
 {
     const char *base = getenv("TMPDIR");
     char *path = NULL;
-    if (asprintf(&path, "%s/bandsaw-test-XXXXXX", base && *base ? base : "/tmp") < 0 || !mkdtemp(path))
+    if (asprintf(&path, "%s/bandsaw-test-XXXXXX", base && *base ? base : "/tmp") < 0 ||
+        !mkdtemp(path))
         abort();
     return path;
 }

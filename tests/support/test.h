@@ -1,5 +1,6 @@
 /*
- * test.h - what every test includes: cmocka with its needed headers, folders for files, error in dB.
+ * test.h - what every test includes: cmocka with its needed headers, folders for files, error in
+ * dB.
  */
 #ifndef SAW_TEST_H
 #define SAW_TEST_H
@@ -11,7 +12,8 @@
 #include <string.h>
 #include <cmocka.h>
 
-/** A fresh folder under $TMPDIR or /tmp; the caller removes it with test_remove_folder, which frees the name. */
+/** A fresh folder under $TMPDIR or /tmp; the caller removes it with test_remove_folder, which frees
+ * the name. */
 char *test_temp_folder(void);
 void test_remove_folder(char *path);
 

@@ -1,6 +1,6 @@
 /*
- * tiny_model.h - a BS-RoFormer of some ten thousand parameters as a single safetensors file, for tests
- * that need a model but not a good one. Weights are formulas of their names (formula.h).
+ * tiny_model.h - a BS-RoFormer of some ten thousand parameters as a single safetensors file, for
+ * tests that need a model but not a good one. Weights are formulas of their names (formula.h).
  */
 #ifndef SAW_TEST_TINY_MODEL_H
 #define SAW_TEST_TINY_MODEL_H
