@@ -212,8 +212,7 @@ static void list(const void *attr, saw_buffer *out)
         saw_buffer_printf(out, " groups %lld", (long long)a->groups);
 }
 
-/* ---- phases and matrices ----------------------------------------------------------------------
- */
+/* ---- phases and matrices ---------------------------------------------------------------------- ---- */
 
 /* Along one axis: output first + m step reads input base + m in_step + q tap_step through tap
  * w_first + q w_step of the kernel, for q = 0 .. taps - 1. */
@@ -305,8 +304,7 @@ static saw_pack pack(const void *attr, int operand)
     return operand == 1 && !by_taps(attr) ? SAW_PACK_GEMM : SAW_PACK_NONE;
 }
 
-/* ---- the CPU kernel
- * ------------------------------------------------------------------------------ */
+/* ---- the CPU kernel -------------------------------------------------------------------------- */
 
 /* Longest row that a product takes, and how many numbers a row gives. */
 static int64_t depth_of(const conv_attr *a)

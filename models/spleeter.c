@@ -62,8 +62,7 @@ static const saw_option options_table[] = {
     {0},
 };
 
-/* ---- names
- * ---------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static bool recognise(const saw_checkpoint *ck)
 {
@@ -153,8 +152,7 @@ static saw_status import(saw_checkpoint *ck)
     return status;
 }
 
-/* ---- options
- * --------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static void defaults(void *options)
 {
@@ -283,8 +281,7 @@ static void describe(const void *options, saw_buffer *out)
         o->softmax ? " softmax" : "");
 }
 
-/* ---- the model
- * --------------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static saw_val down_activation(saw_graph *g, saw_val x, const spleeter_options *o)
 {

@@ -11,8 +11,7 @@ static const command *const commands[] = {&command_separate, &command_inspect, &
                                           &command_bench,   &command_evaluate, &command_model,
                                           NULL};
 
-/* ---- what the commands share
- * ----------------------------------------------------------------------------------------- */
+/* ---- what the commands share ----------------------------------------------------------------- */
 
 void (*cli_before_line)(void);
 

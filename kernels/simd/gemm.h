@@ -192,8 +192,7 @@ static void pack(saw_dtype dtype, const float *w, ptrdiff_t n_stride, ptrdiff_t 
     }
 }
 
-/* ---- register tiles
- * ------------------------------------------------------------------------------------------- */
+/* ---- register tiles -------------------------------------------------------------------------- */
 
 /** One register tile: c = a . b [* row_scale] [+ add], rows at a + i * BLOCK_BYTES. */
 typedef struct tile {
@@ -346,8 +345,7 @@ TILES(f32)
 TILES(bf16)
 TILES(s8)
 
-/* ---- a block of rows over all panels
- * ---------------------------------------------------------------------------- */
+/* ---- a block of rows over all panels --------------------------------------------------------- */
 
 /** c = act(c + bias) on a piece of C. */
 INLINE void finish_with(vf (*f)(vf), const float *bias, float *c, ptrdiff_t stride, int rows,

@@ -82,8 +82,7 @@ static float max_abs(const float *x, int64_t n)
     return y;
 }
 
-/* ---- element by element
- * ------------------------------------------------------------------------------------------ */
+/* ---- element by element ---------------------------------------------------------------------- */
 
 INLINE void map(vf (*f)(vf), const float *x, float *y, int64_t n)
 {
@@ -173,8 +172,7 @@ static void rope(const float *x, ptrdiff_t x_stride, float *y, ptrdiff_t y_strid
         complex_mul(x + i * x_stride, table + i * t_stride, conjugate, y + i * y_stride, d / 2);
 }
 
-/* ---- norms and softmax
- * --------------------------------------------------------------------------------------------- */
+/* ---- norms and softmax ----------------------------------------------------------------------- */
 
 static void rmsnorm(const float *x, ptrdiff_t x_stride, float *y, ptrdiff_t y_stride,
                     const float *gamma, int64_t rows, int64_t d)
@@ -229,8 +227,7 @@ static void softmax(const float *x, ptrdiff_t x_stride, float *y, ptrdiff_t y_st
     }
 }
 
-/* ---- recurrent cells
- * --------------------------------------------------------------------------------------------- */
+/* ---- recurrent cells ------------------------------------------------------------------------- */
 
 static void lstm_gates(const float *gates, float *c, float *h, int64_t hidden)
 {

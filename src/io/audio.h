@@ -152,8 +152,7 @@ saw_status saw_audio_commit(saw_audio_writer *w, saw_audio_report *report);
 /** Close w and leave nothing behind. NULL is fine. */
 void saw_audio_abort(saw_audio_writer *w);
 
-/* ---- files and models with different channel counts
- * ------------------------------------------------------------- */
+/* ---- files and models with different channel counts ------------------------------------------ */
 
 /*
  * The rule: the channels of a file are separated in groups of as many as the model takes, in their

@@ -39,8 +39,7 @@ struct saw_audio_reader {
     saw_status head_status;
 };
 
-/* ---- where bytes come from ----------------------------------------------------------------------
- */
+/* ---- where bytes come from ---------------------------------------------------------------------- ---- */
 
 /* saw_wav_read on a file. */
 static size_t read_file(void *user, uint64_t offset, void *out, size_t n)
@@ -155,8 +154,7 @@ static saw_status spool(saw_audio_reader *r)
     return status;
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static saw_status set_info(saw_audio_reader *r, int channels, int rate_hz, int64_t frames,
                            const char *container, const char *subtype)
@@ -384,8 +382,7 @@ const saw_audio_tags *saw_audio_reader_tags(const saw_audio_reader *r)
     return &r->tags;
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Bytes behind the header: first what is left in head, then the pipe. */
 static saw_status read_samples(saw_audio_reader *r, size_t n, size_t *got)

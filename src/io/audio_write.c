@@ -41,8 +41,7 @@ struct saw_audio_writer {
 
 static const char *const kind_names[] = {"wav", "flac", "ogg", "opus", "mp3"};
 
-/* ---- formats
- * -------------------------------------------------------------------------------------- */
+/* ---- formats --------------------------------------------------------------------------------- */
 
 const char *saw_audio_extension(saw_audio_kind kind)
 {
@@ -119,8 +118,7 @@ static int file_rate(saw_audio_kind kind, int rate_hz)
     return rate_hz;
 }
 
-/* ---- libsndfile's file
- * ------------------------------------------------------------------------------ */
+/* ---- libsndfile's file ----------------------------------------------------------------------- */
 
 static sf_count_t virtual_length(void *user)
 {
@@ -213,8 +211,7 @@ static saw_status open_sndfile(saw_audio_writer *w)
     return SAW_OK;
 }
 
-/* ---- create
- * ------------------------------------------------------------------------------------------ */
+/* ---- create ---------------------------------------------------------------------------------- */
 
 static void put_header(saw_audio_writer *w, int64_t frames)
 {
@@ -309,8 +306,7 @@ saw_status saw_audio_create(saw_context *ctx, const char *path, const saw_audio_
     return SAW_OK;
 }
 
-/* ---- write
- * ------------------------------------------------------------------------------------------- */
+/* ---- write ----------------------------------------------------------------------------------- */
 
 /* Interleave, measure, clamp and code n <= BLOCK_FRAMES frames of planar, starting at frame `at`.
  */
@@ -406,8 +402,7 @@ saw_status saw_audio_write(saw_audio_writer *w, const float *const *planar, int6
     return SAW_OK;
 }
 
-/* ---- end
- * ---------------------------------------------------------------------------------------------- */
+/* ---- end ------------------------------------------------------------------------------------- */
 
 static saw_status finish(saw_audio_writer *w)
 {

@@ -13,8 +13,7 @@ enum {
     MAX_JSON_BYTES = 16 << 20 /* long texts that aliases repeat end here */
 };
 
-/* ---- trees -------------------------------------------------------------------------------------
- */
+/* ---- trees ------------------------------------------------------------------------------------- ---- */
 
 saw_config_tree *saw_config_tree_new(saw_context *ctx, const char *name)
 {
@@ -87,8 +86,7 @@ saw_status saw_config_add(saw_config *node, const char *key, saw_config *value)
     return SAW_OK;
 }
 
-/* ---- what a scalar says ------------------------------------------------------------------------
- */
+/* ---- what a scalar says ------------------------------------------------------------------------ ---- */
 
 static bool is_word(const char *s, const char *const *words)
 {
@@ -194,8 +192,7 @@ saw_config_kind saw_config_kind_of(const saw_config *node)
                                             : SAW_CONFIG_STRING;
 }
 
-/* ---- looking -----------------------------------------------------------------------------------
- */
+/* ---- looking ----------------------------------------------------------------------------------- ---- */
 
 int saw_config_line(const saw_config *node)
 {
@@ -345,8 +342,7 @@ saw_status saw_config_string(saw_context *ctx, const saw_config *root, const cha
     return !node || *out ? SAW_OK : wrong_kind(ctx, node, path, "a text");
 }
 
-/* ---- making ------------------------------------------------------------------------------------
- */
+/* ---- making ------------------------------------------------------------------------------------ ---- */
 
 saw_config *saw_config_new(saw_context *ctx)
 {
@@ -436,8 +432,7 @@ saw_config *saw_config_put_list(saw_config *node, const char *key)
     return put_node(node, key, SHAPE_LIST);
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------
- */
+/* ---- JSON -------------------------------------------------------------------------------------- ---- */
 
 /* The shortest text that reads back as the same value, with a point or an exponent. */
 void saw_config_format_double(double v, char out[40])

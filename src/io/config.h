@@ -33,8 +33,7 @@ saw_status saw_config_parse_json(saw_context *ctx, const char *name, const char 
 /** Free the tree of a root. NULL is fine. */
 void saw_config_free(saw_config *root);
 
-/* ---- looking -----------------------------------------------------------------------------------
- */
+/* ---- looking ----------------------------------------------------------------------------------- ---- */
 
 /** What a node is; a plain scalar by its looks (as YAML 1.1 has it, and 1e-5 is a number). NULL:
  * NULL kind. */
@@ -74,8 +73,7 @@ saw_status saw_config_bool(saw_context *ctx, const saw_config *root, const char 
 saw_status saw_config_string(saw_context *ctx, const saw_config *root, const char *path,
                              const char *fallback, const char **out);
 
-/* ---- making ------------------------------------------------------------------------------------
- */
+/* ---- making ------------------------------------------------------------------------------------ ---- */
 
 /** An empty map to be filled; NULL when memory fails. */
 saw_config *saw_config_new(saw_context *ctx);

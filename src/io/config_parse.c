@@ -43,8 +43,7 @@ static saw_status count(parser *p, int64_t nodes)
                : fail(p, "it stands for more than 200000 values; do aliases multiply them?");
 }
 
-/* ---- maps --------------------------------------------------------------------------------------
- */
+/* ---- maps -------------------------------------------------------------------------------------- ---- */
 
 static saw_status take_entry(saw_config *map, saw_name_map *index, saw_config_entry e, bool replace)
 {
@@ -94,8 +93,7 @@ static saw_status finish_map(parser *p, saw_config *map)
     return status;
 }
 
-/* ---- YAML --------------------------------------------------------------------------------------
- */
+/* ---- YAML -------------------------------------------------------------------------------------- ---- */
 
 static saw_status attach(parser *p, saw_config *value)
 {
@@ -220,8 +218,7 @@ static saw_status read_yaml(parser *p, const char *text, size_t n)
     return status;
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------
- */
+/* ---- JSON -------------------------------------------------------------------------------------- ---- */
 
 static saw_status from_json(parser *p, const json_t *j, int depth, saw_config **out)
 {
@@ -292,8 +289,7 @@ static saw_status read_json(parser *p, const char *text, size_t n)
     return status;
 }
 
-/* ---- the calls ---------------------------------------------------------------------------------
- */
+/* ---- the calls --------------------------------------------------------------------------------- ---- */
 
 typedef saw_status read_fn(parser *p, const char *text, size_t n);
 

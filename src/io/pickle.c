@@ -31,8 +31,7 @@ typedef struct machine {
     saw_status status; /* sticky */
 } machine;
 
-/* ---- errors, bytes -----------------------------------------------------------------------------
- */
+/* ---- errors, bytes ----------------------------------------------------------------------------- ---- */
 
 static void fail(machine *m, const char *what)
 {
@@ -62,8 +61,7 @@ static uint64_t take_number(machine *m, int bytes)
     return v;
 }
 
-/* ---- stack -------------------------------------------------------------------------------------
- */
+/* ---- stack ------------------------------------------------------------------------------------- ---- */
 
 static bool make_room(machine *m, void **block, size_t *room, size_t want, size_t item)
 {
@@ -162,8 +160,7 @@ static value **pop_mark(machine *m, size_t *n)
     return m->stack.at + m->stack.n;
 }
 
-/* ---- containers --------------------------------------------------------------------------------
- */
+/* ---- containers -------------------------------------------------------------------------------- ---- */
 
 static void append(machine *m, value *seq, value **items, size_t n)
 {
@@ -240,8 +237,7 @@ static void memo_get(machine *m, uint64_t index)
         fail(m, "a memo number was never stored");
 }
 
-/* ---- names -------------------------------------------------------------------------------------
- */
+/* ---- names ------------------------------------------------------------------------------------- ---- */
 
 bool saw_pickle_is(const value *v, saw_pickle_kind kind, const char *text)
 {
@@ -388,8 +384,7 @@ static const uint8_t *take_line(machine *m, size_t *n)
     return line;
 }
 
-/* ---- what torch rebuilds -----------------------------------------------------------------------
- */
+/* ---- what torch rebuilds ----------------------------------------------------------------------- ---- */
 
 static value *item(const value *seq, size_t i)
 {
@@ -474,8 +469,7 @@ static value *rebuild_tensor(machine *m, const value *function, const value *arg
     return v;
 }
 
-/* ---- what numpy rebuilds -----------------------------------------------------------------------
- */
+/* ---- what numpy rebuilds ----------------------------------------------------------------------- ---- */
 
 /* dtype('f4', False, True); its byte order comes with BUILD. */
 static value *make_dtype(machine *m, const value *args)
@@ -619,8 +613,7 @@ static value *new_object(machine *m, value *class, value *args)
     return new_text(m, SAW_PICKLE_OPAQUE, class->u.text.bytes, class->u.text.n);
 }
 
-/* ---- the machine -------------------------------------------------------------------------------
- */
+/* ---- the machine ------------------------------------------------------------------------------- ---- */
 
 static void push_long(machine *m, uint64_t n)
 {

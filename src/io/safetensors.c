@@ -195,8 +195,7 @@ saw_status saw_read_safetensors(saw_checkpoint *ck)
     return status;
 }
 
-/* ---- writer ------------------------------------------------------------------------------------
- */
+/* ---- writer ------------------------------------------------------------------------------------ ---- */
 
 struct saw_safetensors {
     saw_context *ctx;

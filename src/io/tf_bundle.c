@@ -16,8 +16,7 @@ enum { FOOTER = 48, TRAILER = 5, MAX_BLOCK = 64 << 20, LONGEST_NAME = 4096 };
 static const uint8_t MAGIC[8] = {0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb};
 static const char INDEX[] = ".index", DATA[] = ".data-00000-of-00001";
 
-/* ---- bytes -------------------------------------------------------------------------------------
- */
+/* ---- bytes ------------------------------------------------------------------------------------- ---- */
 
 /* What is left to read; after a failure `bad` is set and everything reads as 0. */
 typedef struct cursor {
@@ -91,8 +90,7 @@ static saw_status damaged(saw_checkpoint *ck, const char *what)
     return saw_fail(ck->ctx, SAW_ERR_FORMAT, "%s: is damaged: %s", saw_file_path(ck->file), what);
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------
- */
+/* ---- blocks ------------------------------------------------------------------------------------ ---- */
 
 /* A block's entries, without the restart points behind them. *block is the caller's to free. */
 static saw_status read_block(saw_checkpoint *ck, cursor *handle, uint8_t **block, cursor *entries)
@@ -139,8 +137,7 @@ static bool next_entry(cursor *c, char *key, size_t *key_bytes, cursor *value)
     return true;
 }
 
-/* ---- entries ------------------------------------------------------------------------------------
- */
+/* ---- entries ------------------------------------------------------------------------------------ ---- */
 
 static saw_status read_header(saw_checkpoint *ck, cursor value)
 {

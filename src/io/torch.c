@@ -36,8 +36,7 @@ static size_t value_bytes(uint64_t pickle_bytes)
     return pickle_bytes < (most - least) / 96 ? (size_t)pickle_bytes * 96 + least : most;
 }
 
-/* ---- the state dict and the rest ---------------------------------------------------------------
- */
+/* ---- the state dict and the rest --------------------------------------------------------------- ---- */
 
 static bool has_tensors(const value *dict)
 {
@@ -263,8 +262,7 @@ static saw_status read_object(saw_checkpoint *ck, const saw_pickle *p, const loc
     return status;
 }
 
-/* ---- zip ---------------------------------------------------------------------------------------
- */
+/* ---- zip --------------------------------------------------------------------------------------- ---- */
 
 typedef struct torch_zip {
     saw_zip zip;
@@ -379,8 +377,7 @@ saw_status saw_read_torch_zip(saw_checkpoint *ck)
     return status;
 }
 
-/* ---- legacy ------------------------------------------------------------------------------------
- */
+/* ---- legacy ------------------------------------------------------------------------------------ ---- */
 
 typedef struct torch_legacy {
     saw_pickle part[5];

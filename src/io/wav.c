@@ -32,8 +32,7 @@ static uint32_t be32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ---------------------------------------------------------------------------------- ---- */
 
 void saw_audio_tags_free(saw_context *ctx, saw_audio_tags *tags)
 {
@@ -174,8 +173,7 @@ void saw_wav_unpack(saw_wav_coding coding, const uint8_t *in, float *out, size_t
     }
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ---------------------------------------------------------------------------------- ---- */
 
 /* Little-endian, whatever the machine. */
 static void put(saw_buffer *b, uint64_t value, int bytes)

@@ -41,8 +41,7 @@ struct saw_catalogue {
     char *cache; /* .../bandsaw */
 };
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 /* $variable/bandsaw, or below the home folder. */
 static char *user_folder(saw_context *ctx, const char *variable, const char *below_home)
@@ -207,8 +206,7 @@ saw_status saw_catalogue_find(saw_context *ctx, const char *name, char **path)
     return status;
 }
 
-/* ---- programs
- * --------------------------------------------------------------------------------------------- */
+/* ---- programs -------------------------------------------------------------------------------- */
 
 enum { NOT_INSTALLED = 127 };
 
@@ -279,8 +277,7 @@ static saw_status run_program(saw_context *ctx, const char *const *argv, bool *i
     return saw_fail(ctx, SAW_ERR_IO, "%s failed: %s", argv[0], *line ? line : "it said nothing");
 }
 
-/* ---- getting a model
- * -------------------------------------------------------------------------------------- */
+/* ---- getting a model ------------------------------------------------------------------------- */
 
 /* Everything in a folder, and the folder. */
 static void remove_folder(saw_context *ctx, const char *path)

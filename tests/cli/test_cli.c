@@ -218,8 +218,7 @@ static void assert_same_file(const char *a, const char *b)
     run(line, 0, NULL);
 }
 
-/* ---- help and usage
- * ---------------------------------------------------------------------------------------------- */
+/* ---- help and usage -------------------------------------------------------------------------- */
 
 static void test_help(void **state)
 {
@@ -466,8 +465,7 @@ static void test_bad_places(void **state)
             1, "overwrite the input");
 }
 
-/* ---- what comes out
- * ---------------------------------------------------------------------------------------------- */
+/* ---- what comes out -------------------------------------------------------------------------- */
 
 /* Every rate and channel count comes back with its rate, channels, length and, from a model whose
  * mask is one, its samples. */
@@ -734,8 +732,7 @@ static void test_interrupted(void **state)
     assert_int_equal(count_files("out/song"), 2); /* nothing of the killed run */
 }
 
-/* ---- how it is computed
- * ------------------------------------------------------------------------------------------- */
+/* ---- how it is computed ---------------------------------------------------------------------- */
 
 static void test_bits(void **state)
 {
@@ -892,8 +889,7 @@ static void test_constant_memory(void **state)
     }
 }
 
-/* ---- json, inspect, convert
- * ----------------------------------------------------------------------------------------- */
+/* ---- json, inspect, convert ------------------------------------------------------------------ */
 
 static json_t *json_line(const char **text)
 {

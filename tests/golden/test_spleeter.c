@@ -80,8 +80,7 @@ static int close_fixture(void **state)
     return 0;
 }
 
-/* ---- every tensor
- * ------------------------------------------------------------------------------------- */
+/* ---- every tensor ---------------------------------------------------------------------------- */
 
 static void tensors(void **state)
 {
@@ -122,8 +121,7 @@ static void tensors(void **state)
     saw_checkpoint_close(ck);
 }
 
-/* ---- stages, estimates, stems
- * --------------------------------------------------------------------------- */
+/* ---- stages, estimates, stems ---------------------------------------------------------------- */
 
 typedef struct whole {
     saw_separator *separator;

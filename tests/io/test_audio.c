@@ -161,8 +161,7 @@ static saw_status read_file(const char *path, saw_audio_info *info, int64_t *fra
     return status;
 }
 
-/* ---- round trips
- * --------------------------------------------------------------------------------- */
+/* ---- round trips ----------------------------------------------------------------------------- */
 
 static const struct {
     saw_audio_kind kind;
@@ -399,8 +398,7 @@ static void seeking_is_exact(void **state)
     }
 }
 
-/* ---- tags
- * ----------------------------------------------------------------------------------------- */
+/* ---- tags ------------------------------------------------------------------------------------ */
 
 static void tags_are_kept(void **state)
 {
@@ -430,8 +428,7 @@ static void tags_are_kept(void **state)
     }
 }
 
-/* ---- what is refused
- * ------------------------------------------------------------------------------ */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 static void put_file(const char *path, const void *bytes, size_t n)
 {
@@ -624,8 +621,7 @@ static void a_rate_that_the_encoder_refuses(void **state)
     }
 }
 
-/* ---- disks and pipes
- * ------------------------------------------------------------------------------- */
+/* ---- disks and pipes ------------------------------------------------------------------------- */
 
 static void a_full_disk_leaves_nothing(void **state)
 {
@@ -766,8 +762,7 @@ static void standard_streams(void **state)
     }
 }
 
-/* ---- ffmpeg
- * ------------------------------------------------------------------------------------------ */
+/* ---- ffmpeg ---------------------------------------------------------------------------------- */
 
 static void everything_else_through_ffmpeg(void **state)
 {
@@ -856,8 +851,7 @@ static void everything_else_through_ffmpeg(void **state)
     free(old);
 }
 
-/* ---- channel groups
- * ----------------------------------------------------------------------------------- */
+/* ---- channel groups -------------------------------------------------------------------------- */
 
 static void channel_groups(void **state)
 {

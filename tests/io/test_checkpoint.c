@@ -94,8 +94,7 @@ static void assert_checksum(saw_checkpoint *ck, const char *file, uint64_t want)
     saw_buffer_free(&list);
 }
 
-/* ---- the golden containers ---------------------------------------------------------------------
- */
+/* ---- the golden containers --------------------------------------------------------------------- ---- */
 
 /*
  * expected.npz was written after an optimizer had moved the weights of the first two files by one
@@ -227,8 +226,7 @@ static void golden_values(void **state)
     json_decref(index);
 }
 
-/* ---- damaged files -----------------------------------------------------------------------------
- */
+/* ---- damaged files ----------------------------------------------------------------------------- ---- */
 
 static void read_everything(saw_checkpoint *ck)
 {
@@ -322,8 +320,7 @@ static void not_checkpoints(void **state)
     assert_refused(FORMATS "expected.npz", SAW_ERR_FORMAT, "not one that torch.save wrote");
 }
 
-/* ---- hostile pickles ---------------------------------------------------------------------------
- */
+/* ---- hostile pickles --------------------------------------------------------------------------- ---- */
 
 typedef struct member {
     const char *name;
@@ -597,8 +594,7 @@ static void zip_containers(void **state)
     assert_refused(path, SAW_ERR_FORMAT, "not one that torch.save wrote");
 }
 
-/* ---- safetensors -------------------------------------------------------------------------------
- */
+/* ---- safetensors ------------------------------------------------------------------------------- ---- */
 
 static void hostile_safetensors(void **state)
 {
@@ -730,8 +726,7 @@ static void writer_refuses(void **state)
     assert_int_equal(access(path, F_OK), -1);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------
- */
+/* ---- memory ------------------------------------------------------------------------------------ ---- */
 
 typedef struct failing {
     int left; /* allocations until they fail */
@@ -781,8 +776,7 @@ static void memory_fails_anywhere(void **state)
     }
 }
 
-/* ---- real files --------------------------------------------------------------------------------
- */
+/* ---- real files -------------------------------------------------------------------------------- ---- */
 
 /* Made with PyTorch 2.15 and safetensors, as assert_checksum says. */
 static const struct {

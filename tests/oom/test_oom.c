@@ -11,8 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- an allocator that fails once, at a chosen call
- * ------------------------------------------------------- */
+/* ---- an allocator that fails once, at a chosen call ------------------------------------------ */
 
 typedef struct failing {
     long left; /* calls until the one that fails */
@@ -36,8 +35,7 @@ static void failing_release(void *user, void *block)
     free(block);
 }
 
-/* ---- a small model as a file
- * ---------------------------------------------------------------------------------- */
+/* ---- a small model as a file ----------------------------------------------------------------- */
 
 static char *folder, *path;
 

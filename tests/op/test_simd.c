@@ -41,8 +41,7 @@ static float *floats(int64_t n, float size)
     return x;
 }
 
-/* ---- outputs between guards
- * ----------------------------------------------------------------------------------- */
+/* ---- outputs between guards ------------------------------------------------------------------ */
 
 enum { GUARD = 40 };
 static const float guard = 1234.5f;

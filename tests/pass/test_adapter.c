@@ -22,29 +22,14 @@ static const golden_case mel = {"mel_band_roformer_mono2", "mel_band_roformer", 
 enum { RANK = 3 };
 static const saw_lora_options options = {.rank = RANK, .scale = 1.5};
 
-/* ---- one run of an adapted compact model
- * ---------------------------------------------------------------- */
+/* ---- one run of an adapted compact model ----------------------------------------------------- */
 
 static saw_graph *record(golden_model *m, const saw_adapters *set, bool with_loss)
 {
     saw_graph *g;
     assert_int_equal(saw_graph_open(m->ctx, &g), SAW_OK);
     nn_adapt(g, set);
-    m->spec.model->record(g, m->spec.options,
-                          saw_input(g, "mix", SAW_DIMS(1, m->channels, m->samples)));
-    saw_val loss = 0;
-    for (int s = 0; s < m->stems && with_loss; s++) {
-        char name[32];
-        snprintf(name, sizeof name, "stem%d", s);
-        saw_val y = saw_graph_find(g, name);
-        snprintf(name, sizeof name, "target%d", s);
-        saw_val part = saw_l1_loss(g, y, saw_input(g, name, saw_dims_val(g, y)), 1.0 / m->stems);
-        loss = loss ? saw_add(g, loss, part) : part;
-    }
-    if (with_loss)
-        saw_output(g, "loss", loss);
-    if (saw_graph_status(g))
-        fail_msg("%s", saw_context_error(m->ctx));
+    golden_record_on(m, g, with_loss);
     return g;
 }
 
@@ -181,8 +166,7 @@ static void merging_is_hoisted(void **state)
     golden_close(m);
 }
 
-/* ---- gradients
- * ---------------------------------------------------------------------------------------------- */
+/* ---- gradients ------------------------------------------------------------------------------- */
 
 static double number(const saw_tensor *t, int64_t i)
 {
@@ -256,8 +240,7 @@ static void gradients(void **state)
     }
 }
 
-/* ---- adapters of the large set
- * ---------------------------------------------------------------------------------- */
+/* ---- adapters of the large set --------------------------------------------------------------- */
 
 static const struct {
     const char *folder;

@@ -20,8 +20,7 @@ static const golden_case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases, SHORT_SAMPLES = 6000 };
 
-/* ---- a model, once
- * ------------------------------------------------------------------------------------- */
+/* ---- a model, once --------------------------------------------------------------------------- */
 
 /* A batch of items first_item, first_item + 1, ...; all outputs one after another. */
 typedef struct result {
@@ -83,8 +82,7 @@ static void assert_same(const char *what, const result *want, result got)
     free(got.data);
 }
 
-/* ---- passes on = off
- * --------------------------------------------------------------------------------------- */
+/* ---- passes on = off ------------------------------------------------------------------------- */
 
 static void any_grouping(void **state)
 {
@@ -195,8 +193,7 @@ static void dead_stems_are_dropped(void **state)
     golden_close(m);
 }
 
-/* ---- listing, hoisting
- * --------------------------------------------------------------------------------------- */
+/* ---- listing, hoisting ----------------------------------------------------------------------- */
 
 static void listing_names_everything(void **state)
 {
@@ -231,8 +228,7 @@ static void listing_names_everything(void **state)
     golden_close(m);
 }
 
-/* ---- what a run promises
- * --------------------------------------------------------------------------------------- */
+/* ---- what a run promises --------------------------------------------------------------------- */
 
 static void execution_allocates_nothing(void **state)
 {
@@ -314,8 +310,7 @@ static void cancel_stops_between_tiles(void **state)
     saw_context_close(ctx);
 }
 
-/* ---- small graphs
- * --------------------------------------------------------------------------------------------- */
+/* ---- small graphs ---------------------------------------------------------------------------- */
 
 typedef struct small {
     saw_context *ctx;

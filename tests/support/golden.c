@@ -128,10 +128,8 @@ void golden_close(golden_model *m)
     free(m);
 }
 
-saw_graph *golden_record(golden_model *m, bool with_loss)
+void golden_record_on(golden_model *m, saw_graph *g, bool with_loss)
 {
-    saw_graph *g;
-    assert_int_equal(saw_graph_open(m->ctx, &g), SAW_OK);
     saw_val mix = saw_input(g, "mix", SAW_DIMS(1, m->channels, m->samples));
     m->spec.model->record(g, m->spec.options, mix);
     if (saw_graph_status(g))
@@ -147,6 +145,13 @@ saw_graph *golden_record(golden_model *m, bool with_loss)
     }
     if (with_loss)
         saw_output(g, "loss", loss);
+}
+
+saw_graph *golden_record(golden_model *m, bool with_loss)
+{
+    saw_graph *g;
+    assert_int_equal(saw_graph_open(m->ctx, &g), SAW_OK);
+    golden_record_on(m, g, with_loss);
     return g;
 }
 

@@ -31,6 +31,8 @@ golden_model *golden_open(const golden_case *c, int threads);
 void golden_close(golden_model *m);
 /** A fresh graph of the model; with_loss adds inputs "target<s>" and the output "loss". */
 saw_graph *golden_record(golden_model *m, bool with_loss);
+/** The same on a graph that the caller opened (and adapted). */
+void golden_record_on(golden_model *m, saw_graph *g, bool with_loss);
 /** Fill "mix" and, where they are, the targets. */
 void golden_fill(golden_model *m, saw_run *run);
 

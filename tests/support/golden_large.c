@@ -54,8 +54,7 @@ float golden_large_target(int s, int c, int64_t i)
                    0.1 * sin(0.31 * (double)i * (c + 1) + s));
 }
 
-/* ---- a case that is open
- * --------------------------------------------------------------------------------------- */
+/* ---- a case that is open --------------------------------------------------------------------- */
 
 typedef struct large {
     saw_context *ctx;
@@ -162,8 +161,7 @@ static void large_run_close(large_run *r)
     saw_weights_close(r->weights);
 }
 
-/* ---- outputs and stages
- * ------------------------------------------------------------------------------------------ */
+/* ---- outputs and stages ---------------------------------------------------------------------- */
 
 /* Frame `frame` of a stage in the order of the set: [B, ...], of spectra [channel, bin, re/im].
  * Returns the count. */
@@ -365,8 +363,7 @@ void golden_large_check_gradients(const large_case *c)
     large_close(&l);
 }
 
-/* ---- without a configuration
- * ---------------------------------------------------------------------------------------- */
+/* ---- without a configuration ----------------------------------------------------------------- */
 
 void golden_large_check_inference(const large_case *c)
 {
