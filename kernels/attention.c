@@ -178,9 +178,8 @@ static size_t scratch(const saw_call *c)
 {
     const attention_attr *a = c->attr;
     int64_t n_k = c->in[1].dims[a->axis], d = saw_last(&c->in[0]), d_v = saw_last(&c->in[2]);
-    const saw_simd *simd = c->simd ? c->simd : saw_simd_best();
-    size_t fast = aligned(simd->attention_pack_bytes(dtype_of(c), n_k, d, d_v)) +
-                  aligned(simd->attention_scratch_bytes(d)) +
+    size_t fast = aligned(c->simd->attention_pack_bytes(dtype_of(c), n_k, d, d_v)) +
+                  aligned(c->simd->attention_scratch_bytes(d)) +
                   ADD_ROWS * (size_t)d_v * sizeof(float);
     size_t reference = 2 * (size_t)n_k * sizeof(double);
     return fast > reference ? fast : reference;

@@ -11,7 +11,8 @@
 struct saw_run {
     saw_context *ctx;
     const saw_program *p;
-    char *memory; /* one mapping: arena, state, scratch and operand lists per thread */
+    const saw_simd *simd; /* asked for once: the question costs a trap on virtual machines */
+    char *memory;         /* one mapping: arena, state, scratch and operand lists per thread */
     size_t memory_bytes;
     char *arena, *state;
     char **scratch;            /* per thread */
@@ -107,7 +108,7 @@ static void call_entry(saw_run *r, const group *g, int i, const int64_t *lo, con
                   .precision = p->precision,
                   .scratch = r->scratch[thread] + g->values_bytes,
                   .state = pe->state_bytes ? r->state + pe->state_offset : NULL,
-                  .simd = saw_simd_best()};
+                  .simd = r->simd};
     for (int a = 0; a < SAW_MAX_DIMS; a++)
         c.origin[a] = g->axes & SAW_AXIS(a) ? lo[a] : 0;
     kernel_of(p, pe, false)(&c);
@@ -208,7 +209,8 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
                   .out = t + e->n_in,
                   .n_in = e->n_in,
                   .n_out = e->n_out,
-                  .parts = 1};
+                  .parts = 1,
+                  .simd = r->simd};
     void *scratch = NULL;
     if (e->op->scratch) {
         scratch = saw_alloc(r->ctx, e->op->scratch(&c));
@@ -247,6 +249,7 @@ saw_status saw_run_open(const saw_program *p, saw_weights *w, saw_run **out)
         return SAW_ERR_MEMORY;
     r->ctx = p->ctx;
     r->p = p;
+    r->simd = saw_simd_best();
     r->threads = saw_threads(p->ctx);
     size_t n_values = (size_t)saw_graph_values(p->graph), threads = (size_t)r->threads;
     int operands = p->max_operands;
