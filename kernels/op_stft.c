@@ -204,11 +204,10 @@ static uint32_t istft_axes(const void *attr, int n_in, const saw_dims *in, int o
     return SAW_AXIS(0);
 }
 
-static int64_t istft_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out,
-                           bool backward)
+static int64_t istft_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
 {
     (void)n_in, (void)in, (void)out;
-    return backward ? 1 : (((const stft_attr *)attr)->samples + BLOCK_SAMPLES - 1) / BLOCK_SAMPLES;
+    return (((const stft_attr *)attr)->samples + BLOCK_SAMPLES - 1) / BLOCK_SAMPLES;
 }
 
 static size_t istft_scratch(const saw_call *c)

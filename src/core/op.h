@@ -41,6 +41,8 @@ struct saw_call {
     void *scratch;                /* as many bytes as op->scratch said, 64-byte aligned */
     void *state;                  /* as many bytes as op->state said; lives from call to call */
     const saw_simd *simd;         /* CPU only */
+    uint64_t seed;                /* of stochastic ops: saw_run_seed */
+    int64_t entry; /* number of the entry on the tape; of a recomputed one, of the original */
 };
 
 typedef void saw_kernel(const saw_call *c);
@@ -110,9 +112,8 @@ struct saw_op {
     size_t (*scratch)(const saw_call *c);
     /** Bytes of state for the whole entry. NULL: none. */
     size_t (*state)(const void *attr, int n_in, const saw_dims *in);
-    /** Number of parts for an op that cuts itself (backward: of its backward). NULL: 1. */
-    int64_t (*parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out,
-                     bool backward);
+    /** Number of parts for an op that cuts itself. NULL: 1. */
+    int64_t (*parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out);
 
     /** How input j (a parameter or bind value) is wanted on the CPU. NULL: SAW_PACK_NONE. */
     saw_pack (*pack)(const void *attr, int operand);
@@ -131,9 +132,18 @@ struct saw_op {
     void (*list)(const void *attr, saw_buffer *out);
 
     saw_kernel *cpu_forward, *cpu_backward; /* NULL: the float reference serves */
-    bool in_place;       /* an output may lie on an input of the same dims and strides */
-    bool differentiable; /* has a backward reference kernel */
-    double tolerance_db; /* least SNR of the CPU kernel against the double reference */
+    /* Backward. An entry whose gradients go to data and to weights is recorded as two: one for the
+     * data, which is cut like any other; one for the weights, which is not cut: each of its parts
+     * writes rows of its own, and their number changes no bit. */
+    /** Parts of the gradients of weights. NULL: 1. */
+    int64_t (*backward_parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out);
+    /** Bytes of scratch for a call of cpu_backward. NULL: none. */
+    size_t (*backward_scratch)(const saw_call *c);
+    bool backward_packed; /* cpu_backward takes the weights that cpu_forward has packed */
+    bool joint_backward;  /* one entry for data and weights, not cut, in backward_parts parts */
+    bool in_place;        /* an output may lie on an input of the same dims and strides */
+    bool differentiable;  /* has a backward reference kernel */
+    double tolerance_db;  /* least SNR of the CPU kernel against the double reference */
 };
 
 /* ---- reference kernels ----------------------------------------------------------------------- */

@@ -476,6 +476,18 @@ static void survey(saw_program *p)
                 p->place[saw_root(g, p->bind[i].e->in[k])].dense = true;
 }
 
+/* The entry is a call of parts, or one alone that is not cut. */
+static int64_t entry_parts(const saw_program *p, int i)
+{
+    const planned_entry *pe = &p->entries[i];
+    const saw_op *op = pe->e->op;
+    int64_t (*parts)(const void *, int, const saw_dims *, const saw_dims *) =
+        !pe->e->backward ? op->parts
+        : pe->axes       ? NULL
+                         : op->backward_parts;
+    return parts ? parts(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in) : 0;
+}
+
 static saw_status make_groups(saw_program *p, bool ungrouped)
 {
     int n = p->n_entries;
@@ -491,6 +503,7 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
         cost[end] = -1;
     for (int first = 0; first < n; first++) {
         uint32_t axes = SAW_ALL_AXES;
+        int64_t alone = entry_parts(p, first);
         for (int last = first; last < n && last < first + (ungrouped ? 1 : MAX_GROUP); last++) {
             axes = last == first ? p->entries[last].axes : joint_axes(p, first, last, axes);
             if (last > first && !axes)
@@ -499,11 +512,9 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
                        .count = last - first + 1,
                        .axes = ungrouped ? 0 : axes,
                        .parts = 1};
-            const planned_entry *pe = &p->entries[first];
-            if (g.count == 1 && pe->e->op->parts)
-                g.parts = pe->e->op->parts(pe->e->attr, pe->n_in, pe->in_dims,
-                                           pe->in_dims + pe->n_in, pe->e->backward);
-            else if (g.count > 1 && p->entries[last].e->op->parts)
+            if (g.count == 1 && alone)
+                g.parts = alone;
+            else if (g.count > 1 && entry_parts(p, last))
                 break;
             if (g.parts > 1)
                 g.axes = 0;
@@ -517,7 +528,7 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
                 cost[last + 1] = c;
                 from[last + 1] = g;
             }
-            if (p->entries[first].e->op->parts)
+            if (alone)
                 break;
         }
     }
