@@ -29,6 +29,7 @@ static void test_every_op_has_a_case(void **state)
             fail_msg("the op %s has no case", op->name);
         assert_int_equal(op->differentiable, saw_kernels_at(i)->ref64_backward != NULL);
         assert_true(op->tolerance_db > 0);
+        assert_true(op->differentiable || !op->cpu_backward);
     }
 }
 
@@ -42,6 +43,12 @@ static void test_gradients(void **state)
 {
     (void)state;
     for_all_cases(op_case_check_gradients);
+}
+
+static void test_backward(void **state)
+{
+    (void)state;
+    for_all_cases(op_case_check_backward);
 }
 
 static void test_cuts(void **state)
@@ -359,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_every_op_has_a_case),
         cmocka_unit_test(test_accuracy),
         cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_backward),
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_views),
         cmocka_unit_test(test_in_place),

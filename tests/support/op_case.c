@@ -295,6 +295,15 @@ static saw_kernel *kernel_of(const subject *s, const order *o)
     return o->backward ? k->ref32_backward : k->ref32_forward;
 }
 
+/* Does the kernel take input i packed? */
+static bool takes_packed(const subject *s, const order *o, int i)
+{
+    const saw_op *op = s->e->op;
+    if (o->on != CPU || i >= s->n_in || !op->pack || op->pack(s->e->attr, i) != SAW_PACK_GEMM)
+        return false;
+    return o->backward ? op->cpu_backward && op->backward_packed : op->cpu_forward != NULL;
+}
+
 static result run(const subject *s, const order *o)
 {
     const saw_op *op = s->e->op;
@@ -305,6 +314,8 @@ static result run(const subject *s, const order *o)
     uint32_t keep = !o->backward ? UINT32_MAX
                     : op->keep   ? op->keep(s->e->attr, o->want, s->n_in)
                                  : SAW_LEADING(s->n_in);
+    size_t (*scratch_of)(const saw_call *) =
+        o->on == CPU && o->backward && op->cpu_backward ? op->backward_scratch : op->scratch;
     operand x[OPERANDS];
     memset(x, 0, sizeof x);
     saw_packed packed[OPERANDS];
@@ -334,8 +345,7 @@ static result run(const subject *s, const order *o)
         if (i >= n_in && o->add)
             for (int64_t j = 0; j < saw_tensor_count(&x[i].t); j++)
                 store(&x[i].t, offset_of(&x[i].t, j), before(j));
-        if (!o->backward && i < n_in && o->on == CPU && op->cpu_forward && op->pack &&
-            op->pack(s->e->attr, i) == SAW_PACK_GEMM && x[i].t.data) {
+        if (takes_packed(s, o, i) && x[i].t.data) {
             packed[i] = pack(s, o, simd, i, &blocks[i]);
             packs[i] = &packed[i];
             free(x[i].block); /* a packed weight is not there as a tensor */
@@ -365,7 +375,9 @@ static result run(const subject *s, const order *o)
                           .add = o->add ? UINT32_MAX : 0,
                           .precision = o->precision,
                           .state = state,
-                          .simd = simd};
+                          .simd = simd,
+                          .seed = 20,
+                          .entry = 3};
             void *data[OPERANDS];
             for (int i = 0; i < n_in + n_out; i++) {
                 t[i] = x[i].t;
@@ -381,7 +393,7 @@ static result run(const subject *s, const order *o)
             }
             if (o->piece)
                 c.origin[o->axis] = lo;
-            size_t scratch_bytes = op->scratch ? op->scratch(&c) : 0,
+            size_t scratch_bytes = scratch_of ? scratch_of(&c) : 0,
                    room = scratch_bytes + GUARD_BYTES;
             unsigned char *scratch = aligned_alloc(64, (room + 63) / 64 * 64);
             memset(scratch, GUARD, room);
@@ -554,10 +566,6 @@ void op_case_check_gradients(const op_case *k)
     expect_bits(&s, "gradients of values that lie apart", &apart, &all);
     result ref32 = run(&s, &(order){.on = REF32, .backward = true, .want = want});
     expect_db(&s, "gradients of the float reference", &ref32, &all, 100);
-    result cpu = run(&s, &(order){.on = CPU, .backward = true, .want = want});
-    expect_db(&s, "gradients of the CPU", &cpu, &all,
-              s.e->op->cpu_backward ? s.e->op->tolerance_db - 10 : 100);
-    free_result(&cpu);
     free_result(&ref32);
     free_result(&apart);
     free_result(&added);
@@ -586,9 +594,10 @@ static void check_cuts(const subject *s, order o)
         }
     }
     o.piece = 0;
-    for (o.parts = 2; s->e->op->parts && !o.backward && o.parts < 5; o.parts++) {
+    bool parts = o.backward ? s->e->op->backward_parts && !axes : s->e->op->parts != NULL;
+    for (o.parts = 2; parts && o.parts < 5; o.parts++) {
         result cut = run(s, &o);
-        expect_bits(s, "in parts", &cut, &whole);
+        expect_bits(s, o.backward ? "gradients in parts" : "in parts", &cut, &whole);
         free_result(&cut);
     }
     free_result(&whole);
@@ -607,6 +616,54 @@ void op_case_check_cuts(const op_case *k)
     for (int i = 0; has_backward(&s) && i < s.n_in; i++)
         if (differentiable(&s) >> i & 1 && !(k->params >> i & 1))
             check_cuts(&s, (order){.on = REF32, .backward = true, .want = SAW_AXIS(i)});
+    close_subject(&s);
+}
+
+/* One call of cpu_backward: on every instruction set against the double reference, cut, added, on
+ * values that lie apart. */
+static void check_cpu_backward(const subject *s, uint32_t want)
+{
+    const double gradient_margin_db = 10;
+    result exact = run(s, &(order){.on = REF64, .backward = true, .want = want});
+    for (int i = 0; saw_simd_at(i); i++) {
+        char what[96];
+        snprintf(what, sizeof what, "%s, gradients of inputs 0x%x", saw_simd_at(i)->name, want);
+        order o = {.on = CPU, .simd = saw_simd_at(i), .backward = true, .want = want};
+        result got = run(s, &o);
+        expect_db(s, what, &got, &exact, s->e->op->tolerance_db - gradient_margin_db);
+        check_cuts(s, o);
+        o.how = APART;
+        result apart = run(s, &o);
+        expect_bits(s, "gradients of values that lie apart", &apart, &got);
+        o.add = true;
+        check_cuts(s, o);
+        result added = run(s, &o);
+        for (int j = 0; j < added.n; j++)
+            for (int64_t e = 0; e < added.count[j]; e++)
+                added.out[j][e] -= before(e);
+        expect_db(s, "added gradients", &added, &exact, 90);
+        free_result(&added);
+        free_result(&apart);
+        free_result(&got);
+    }
+    free_result(&exact);
+}
+
+void op_case_check_backward(const op_case *k)
+{
+    subject s = open_subject(k);
+    uint32_t all = differentiable(&s), data = all & ~k->params, weights = all & k->params;
+    if (s.e->op->cpu_backward) {
+        if (s.e->op->joint_backward && data && weights)
+            check_cpu_backward(&s, all);
+        if (data)
+            check_cpu_backward(&s, data);
+        if (weights)
+            check_cpu_backward(&s, weights);
+        for (int i = 0; i < s.n_in; i++) /* the others are frozen */
+            if (all >> i & 1 && SAW_AXIS(i) != data && SAW_AXIS(i) != weights)
+                check_cpu_backward(&s, SAW_AXIS(i));
+    }
     close_subject(&s);
 }
 

@@ -50,6 +50,11 @@ void op_case_check_accuracy(const op_case *k);
 /** The gradients of the double reference against central differences; one by one, added, with only
  * what `keep` keeps, and in float. */
 void op_case_check_gradients(const op_case *k);
+/** cpu_backward on every instruction set, called as a program does (gradients of data, of weights,
+ * of one operand alone): against the double reference in dB; any cut, number of parts and layout
+ * gives the same bits; gradients are added when asked; nothing beside them and the scratch is
+ * written. */
+void op_case_check_backward(const op_case *k);
 /** Any cut along each axis that the op allows gives the bits of the whole. */
 void op_case_check_cuts(const op_case *k);
 /** Values that lie apart give the bits of dense ones; nothing beside the outputs and the scratch is
