@@ -73,7 +73,7 @@ SAW_REF_KERNEL(band_linear_backward)
     for (int j = 0; j < c->n_out; j++)
         start_sum(c, j);
     const saw_tensor *y_grad = &c->in[c->n_out + 1], *x_grad = &c->out[0];
-    band_range range = bands_of(c, &c->in[0], y_grad);
+    band_range range = bands_of(c, c->in[0].data ? &c->in[0] : x_grad, y_grad);
     for (int b = range.first; b < range.end; b++) {
         saw_tensor x = band_of(&c->in[0], a->ragged_in, a->in_start, b, range.first);
         saw_tensor dx = band_of(x_grad, a->ragged_in, a->in_start, b, range.first);

@@ -36,7 +36,10 @@ struct saw_graph {
     char path[PATH_ROOM];
     size_t path_ends[64];
     int path_flags[64];
+    int path_segments[64]; /* before the scope */
     int depth;
+    bool checkpoint;
+    int segment, n_segments;
     saw_val *names; /* open-addressing table of named values */
     int n_names, room_names;
     const void *user;
@@ -177,6 +180,9 @@ void saw_scope(saw_graph *g, int flags, const char *fmt, ...)
     }
     g->path_ends[g->depth] = old;
     g->path_flags[g->depth] = flags | (g->depth ? g->path_flags[g->depth - 1] : 0);
+    g->path_segments[g->depth] = g->segment;
+    if (flags & SAW_SCOPE_CHECKPOINT && g->checkpoint && !g->segment)
+        g->segment = ++g->n_segments;
     g->depth++;
     if (n) {
         if (old)
@@ -187,8 +193,15 @@ void saw_scope(saw_graph *g, int flags, const char *fmt, ...)
 
 void saw_scope_end(saw_graph *g)
 {
-    if (g->depth)
-        g->path[g->path_ends[--g->depth]] = 0;
+    if (!g->depth)
+        return;
+    g->path[g->path_ends[--g->depth]] = 0;
+    g->segment = g->path_segments[g->depth];
+}
+
+void saw_graph_checkpoint(saw_graph *g, bool on)
+{
+    g->checkpoint = on;
 }
 
 const char *saw_scope_name(saw_graph *g, const char *name)
@@ -376,8 +389,14 @@ static saw_entry *new_entry(saw_graph *g, const saw_op *op, const void *attr, in
     if (!operands || !scope)
         return NULL;
     saw_entry *e = &g->entries[g->n_entries];
-    *e = (saw_entry){
-        .op = op, .attr = attr, .n_in = n_in, .n_out = n_out, .scope = scope, .forward = -1};
+    *e = (saw_entry){.op = op,
+                     .attr = attr,
+                     .n_in = n_in,
+                     .n_out = n_out,
+                     .scope = scope,
+                     .forward = -1,
+                     .original = g->n_entries,
+                     .segment = g->segment};
     e->in = operands;
     e->out = operands + n_in;
     g->n_entries++;
@@ -640,6 +659,22 @@ typedef struct zero_attr {
     saw_dims dims;
 } zero_attr;
 
+/* The view v, seen on another root. */
+static saw_val view_on(saw_graph *g, saw_val v, saw_val root)
+{
+    saw_value x = g->values[v];
+    saw_val view = new_value(g, SAW_VALUE_VIEW, &x.dims);
+    if (view) {
+        saw_value *y = &g->values[view];
+        y->base = root;
+        y->entry = g->values[root].entry;
+        y->lead = x.lead;
+        y->offset = x.offset;
+        memcpy(y->strides, x.strides, sizeof y->strides);
+    }
+    return view;
+}
+
 /* The gradient value of v: of a root a value of its own; of a view the same view of the root's
  * gradient. */
 static saw_val grad_value(saw_graph *g, saw_val v)
@@ -653,28 +688,20 @@ static saw_val grad_value(saw_graph *g, saw_val v)
         g->values[root].grad = d;
     }
     saw_val d = g->values[root].grad;
-    if (v == root)
-        return d;
-    saw_value x = g->values[v];
-    saw_val view = new_value(g, SAW_VALUE_VIEW, &x.dims);
-    if (view) {
-        saw_value *y = &g->values[view];
-        y->base = d;
-        y->lead = x.lead;
-        y->offset = x.offset;
-        memcpy(y->strides, x.strides, sizeof y->strides);
-    }
-    return view;
+    return v == root ? d : view_on(g, v, d);
 }
 
-/* Does the entry's write of the gradient of v set or add? A value written in slices is zeroed
- * first, and so is one whose operand number has no bit of its own. */
+/* Does the entry's write of the gradient of v set or add? Gradients of parameters always add. A
+ * value written in slices is zeroed first, and so is one whose operand number has no bit of its
+ * own. */
 static bool grad_adds(saw_graph *g, saw_val v, int operand)
 {
     saw_val root = g->values[v].base;
     if (g->values[root].grad_started)
         return true;
     g->values[root].grad_started = true;
+    if (g->values[root].kind == SAW_VALUE_PARAM)
+        return true;
     if (v == root && operand < SAW_LAST_ADD_BIT)
         return false;
     zero_attr *attr = saw_graph_copy(g, &(zero_attr){g->values[root].dims}, sizeof *attr);
@@ -686,6 +713,146 @@ static bool grad_adds(saw_graph *g, saw_val v, int operand)
     return true;
 }
 
+/* What the pass knows of every forward value, by number. */
+typedef struct tracks {
+    bool *active;   /* a trainable parameter reaches it */
+    bool *data;     /* an input reaches it: no weight, and not made of weights alone */
+    saw_val *again; /* of a value of the checkpoint that is being gone through: recomputed */
+    int count;
+} tracks;
+
+static bool tracks_open(saw_graph *g, tracks *t)
+{
+    t->count = g->n_values;
+    t->active = saw_calloc(g->ctx, (size_t)t->count, sizeof *t->active);
+    t->data = saw_calloc(g->ctx, (size_t)t->count, sizeof *t->data);
+    t->again = saw_calloc(g->ctx, (size_t)t->count, sizeof *t->again);
+    if (!t->active || !t->data || !t->again)
+        return false;
+    for (saw_val v = 1; v < g->n_values; v++) {
+        t->active[v] = g->values[v].kind == SAW_VALUE_PARAM && g->values[v].trainable;
+        t->data[v] = g->values[v].kind == SAW_VALUE_INPUT;
+    }
+    for (int i = 0; i < g->n_entries; i++) {
+        const saw_entry *e = &g->entries[i];
+        bool active = false, data = !e->n_in;
+        for (int k = 0; k < e->n_in; k++) {
+            saw_val root = e->in[k] ? g->values[e->in[k]].base : 0;
+            active = active || t->active[root];
+            data = data || t->data[root];
+        }
+        for (int k = 0; k < e->n_out; k++) {
+            t->active[e->out[k]] = active;
+            t->data[e->out[k]] = data;
+        }
+    }
+    return true;
+}
+
+static void tracks_close(saw_graph *g, tracks *t)
+{
+    saw_free(g->ctx, t->active);
+    saw_free(g->ctx, t->data);
+    saw_free(g->ctx, t->again);
+}
+
+/* What backward reads in place of a forward value. */
+static saw_val kept_value(saw_graph *g, tracks *t, saw_val v)
+{
+    saw_val root = v ? g->values[v].base : 0;
+    if (!root || !t->again[root])
+        return v;
+    if (v != root && !t->again[v])
+        t->again[v] = view_on(g, v, t->again[root]);
+    return t->again[v];
+}
+
+/* Record the entries [first, last] of a checkpoint once more; those that backward does not need are
+ * dropped later. State is never written twice: such an entry's values are kept. */
+static void recompute(saw_graph *g, tracks *t, int first, int last)
+{
+    memset(t->again, 0, (size_t)t->count * sizeof *t->again);
+    bool any = false;
+    for (int i = first; i <= last; i++)
+        for (int k = 0; k < g->entries[i].n_out; k++)
+            any = any || t->active[g->entries[i].out[k]];
+    for (int i = first; i <= last && any; i++) {
+        saw_entry f = g->entries[i];
+        if (f.op->state)
+            continue;
+        for (int k = 0; k < f.n_in; k++)
+            kept_value(g, t, f.in[k]); /* may make a view, so before the entry */
+        saw_entry *e = g->status ? NULL : new_entry(g, f.op, f.attr, f.n_in, f.n_out);
+        if (!e)
+            return;
+        e->scope = f.scope;
+        e->original = i;
+        int number = g->n_entries - 1;
+        for (int k = 0; k < f.n_in; k++)
+            e->in[k] = kept_value(g, t, f.in[k]);
+        for (int k = 0; k < f.n_out; k++) {
+            saw_dims dims = g->values[f.out[k]].dims;
+            saw_val v = new_value(g, SAW_VALUE_ENTRY, &dims);
+            if (!v)
+                return;
+            g->values[v].entry = number;
+            g->entries[number].out[k] = t->again[f.out[k]] = v;
+        }
+    }
+}
+
+enum { TO_DATA = 1, TO_WEIGHTS = 2 };
+
+/* Record the backward entry of entry i for those of its inputs that are data, weights or both. */
+static void record_backward(saw_graph *g, tracks *t, int i, int to)
+{
+    saw_entry f = g->entries[i];
+    uint32_t want = 0;
+    saw_val *grads = arena_take(g, (size_t)f.n_in * sizeof *grads);
+    bool *adds = arena_take(g, (size_t)f.n_in * sizeof *adds);
+    if (!grads || !adds)
+        return;
+    for (int k = 0; k < f.n_in; k++) {
+        saw_val root = f.in[k] ? g->values[f.in[k]].base : 0;
+        bool wanted = t->active[root] && to & (t->data[root] ? TO_DATA : TO_WEIGHTS);
+        grads[k] = wanted ? grad_value(g, f.in[k]) : 0;
+        adds[k] = grads[k] && grad_adds(g, f.in[k], k); /* may record an entry of zeros before */
+        if (wanted)
+            want |= 1u << (k < 31 ? k : 31);
+    }
+    if (!want)
+        return;
+    uint32_t keep = f.op->keep ? f.op->keep(f.attr, want, f.n_in) : UINT32_MAX;
+    for (int k = 0; k < f.n_in + f.n_out; k++)
+        kept_value(g, t, k < f.n_in ? f.in[k] : f.out[k - f.n_in]);
+    int n_in = f.n_in + 2 * f.n_out;
+    saw_entry *b = g->status ? NULL : new_entry(g, f.op, f.attr, n_in, f.n_in);
+    if (!b)
+        return;
+    b->backward = true;
+    b->forward = b->original = i;
+    b->scope = f.scope;
+    for (int k = 0; k < f.n_in + f.n_out; k++) {
+        bool kept = k >= 31 || keep & 1u << k; /* operands past the mask's bits are always kept */
+        saw_val v = k < f.n_in ? f.in[k] : f.out[k - f.n_in];
+        /* without a keep function backward reads inputs only */
+        b->in[k] = kept && (k < f.n_in || f.op->keep) ? kept_value(g, t, v) : 0;
+    }
+    for (int k = 0; k < f.n_out; k++)
+        b->in[f.n_in + f.n_out + k] =
+            g->values[f.out[k]].grad_started ? g->values[f.out[k]].grad : 0;
+    for (int k = 0; k < f.n_in; k++) {
+        b->out[k] = grads[k];
+        if (!grads[k])
+            continue;
+        if (adds[k])
+            b->add |= 1u << (k < SAW_LAST_ADD_BIT ? k : SAW_LAST_ADD_BIT);
+        saw_val root = g->values[grads[k]].base;
+        if (g->values[root].entry < 0)
+            g->values[root].entry = g->n_entries - 1;
+    }
+}
+
 saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
 {
     if (g->status)
@@ -694,89 +861,45 @@ saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
         saw_graph_fail(g, SAW_ERR_SHAPE, "a loss must be a single number");
         return g->status;
     }
-    /* Which roots have a gradient: those that a trainable parameter reaches. */
-    bool *active = saw_calloc(g->ctx, (size_t)g->n_values, sizeof *active);
-    if (!active)
+    tracks t = {0};
+    if (!tracks_open(g, &t)) {
+        tracks_close(g, &t);
         return g->status = SAW_ERR_MEMORY;
-    int n_active = g->n_values;
-    for (saw_val v = 1; v < g->n_values; v++)
-        active[v] = g->values[v].kind == SAW_VALUE_PARAM && g->values[v].trainable;
-    int n_forward = g->n_entries;
-    for (int i = 0; i < n_forward; i++) {
-        const saw_entry *e = &g->entries[i];
-        bool any = false;
-        for (int k = 0; k < e->n_in; k++)
-            any = any || (e->in[k] && active[g->values[e->in[k]].base]);
-        for (int k = 0; any && k < e->n_out; k++)
-            active[e->out[k]] = true;
     }
-    if (active[g->values[loss].base]) {
+    if (t.active[loss]) {
         saw_val seed = saw_input(g, "gradient of the loss", g->values[loss].dims);
         if (seed) {
             g->values[loss].grad = seed;
             g->values[loss].grad_started = true;
         }
     }
-    for (int i = n_forward - 1; i >= 0 && !g->status; i--) {
-        saw_entry f = g->entries[i];
-        bool any = false;
-        for (int k = 0; k < f.n_out; k++)
-            any = any || g->values[f.out[k]].grad_started;
-        uint32_t want = 0;
-        for (int k = 0; k < f.n_in; k++)
-            if (f.in[k] && active[g->values[f.in[k]].base])
-                want |= 1u << (k < 31 ? k : 31);
-        if (!any || !want)
+    int segment = 0;
+    for (int i = g->n_entries - 1; i >= 0 && !g->status; i--) {
+        const saw_entry *f = &g->entries[i];
+        if (f->segment != segment) { /* neighbours in one checkpoint are recomputed together */
+            segment = f->segment;
+            int first = i;
+            while (segment && first > 0 && g->entries[first - 1].segment == segment)
+                first--;
+            recompute(g, &t, first, segment ? i : first - 1);
+            f = &g->entries[i];
+        }
+        bool any = false, wanted = false;
+        for (int k = 0; k < f->n_out; k++)
+            any = any || g->values[f->out[k]].grad_started;
+        for (int k = 0; k < f->n_in; k++)
+            wanted = wanted || t.active[f->in[k] ? g->values[f->in[k]].base : 0];
+        if (!any || !wanted)
             continue;
-        if (!f.op->differentiable) {
-            saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "the operation %s has no gradient", f.op->name);
-            break;
-        }
-        int n_in = f.n_in + 2 * f.n_out;
-        saw_val *grads = arena_take(g, (size_t)f.n_in * sizeof *grads);
-        bool *adds = arena_take(g, (size_t)f.n_in * sizeof *adds);
-        if (!grads || !adds)
-            break;
-        for (int k = 0; k < f.n_in; k++) {
-            bool wanted = f.in[k] && active[g->values[f.in[k]].base];
-            grads[k] = wanted ? grad_value(g, f.in[k]) : 0;
-            adds[k] =
-                grads[k] &&
-                grad_adds(g, f.in[k], k); /* may record a zero entry, before the backward entry */
-        }
-        uint32_t keep = f.op->keep ? f.op->keep(f.attr, want, f.n_in) : UINT32_MAX;
-        saw_entry *b = g->status ? NULL : new_entry(g, f.op, f.attr, n_in, f.n_in);
-        if (!b)
-            break;
-        b->backward = true;
-        b->forward = i;
-        b->scope = f.scope;
-        for (int k = 0; k < f.n_in + f.n_out; k++) {
-            bool kept =
-                k >= 31 || keep & 1u << k; /* operands past the mask's bits are always kept */
-            saw_val v = k < f.n_in ? f.in[k] : f.out[k - f.n_in];
-            /* without a keep function backward reads inputs only */
-            b->in[k] = kept && (k < f.n_in || f.op->keep) ? v : 0;
-        }
-        for (int k = 0; k < f.n_out; k++)
-            b->in[f.n_in + f.n_out + k] =
-                g->values[f.out[k]].grad_started ? g->values[f.out[k]].grad : 0;
-        for (int k = 0; k < f.n_in; k++) {
-            b->out[k] = grads[k];
-            if (!grads[k])
-                continue;
-            if (adds[k])
-                b->add |= 1u << (k < SAW_LAST_ADD_BIT ? k : SAW_LAST_ADD_BIT);
-            saw_val root = g->values[grads[k]].base;
-            if (g->values[root].entry < 0)
-                g->values[root].entry = g->n_entries - 1;
+        if (!f->op->differentiable) {
+            saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "the operation %s has no gradient", f->op->name);
+        } else if (f->op->joint_backward) {
+            record_backward(g, &t, i, TO_DATA | TO_WEIGHTS);
+        } else {
+            record_backward(g, &t, i, TO_WEIGHTS);
+            record_backward(g, &t, i, TO_DATA);
         }
     }
-    for (saw_val v = 1; v < n_active && !g->status; v++) {
-        saw_value *x = &g->values[v];
-        if (x->kind == SAW_VALUE_PARAM && x->trainable && x->grad && x->grad_started)
-            g->values[x->grad].output = true;
-    }
-    saw_free(g->ctx, active);
+    tracks_close(g, &t);
     return g->status;
 }

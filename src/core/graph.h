@@ -44,7 +44,10 @@ typedef struct saw_entry {
     const char *scope; /* full name */
     bool backward;
     uint32_t add;
-    int forward; /* of a backward entry: the entry it belongs to */
+    int forward;  /* of a backward entry: the entry it belongs to; else -1 */
+    int original; /* number of a recomputed entry's original, of a backward entry's forward entry;
+                     else its own */
+    int segment;  /* checkpoint scope that it was recorded in; 0: none */
 } saw_entry;
 
 saw_status saw_graph_open(saw_context *ctx, saw_graph **out);
@@ -67,7 +70,14 @@ const void *saw_graph_user(const saw_graph *g);
 
 /* ---- scopes and names ------------------------------------------------------------------------ */
 
-enum { SAW_SCOPE_SHARED = 1 }; /* parameters may be named again in it */
+enum {
+    SAW_SCOPE_SHARED = 1,    /* parameters may be named again in it */
+    SAW_SCOPE_CHECKPOINT = 2 /* a checkpoint: what backward needs of it may be computed again */
+};
+/** Whether backward computes the values inside of checkpoint scopes again instead of keeping them
+ * (Chen et al., arXiv 1604.06174). Before recording; false at first. The outermost flagged scope
+ * counts. Changes no bit. */
+void saw_graph_checkpoint(saw_graph *g, bool on);
 /** Enter a scope; `name` may hold dots and printf directives. "" adds nothing to names. */
 void saw_scope(saw_graph *g, int flags, const char *fmt, ...) SAW_PRINTF(3, 4);
 void saw_scope_end(saw_graph *g);
@@ -125,7 +135,8 @@ saw_val saw_root(const saw_graph *g, saw_val v);
 /** Mark the parameters whose full name matches the glob (`*` and `?`) as trainable; returns how
  * many. */
 int saw_graph_train(saw_graph *g, const char *glob);
-/** Append the backward entries of d loss / d trainable; loss is a single number. */
+/** Append the backward entries of d loss / d trainable; loss is a single number. Its own gradient
+ * is the input "gradient of the loss" [1]. The gradients of trainables add to a flat buffer. */
 saw_status saw_graph_differentiate(saw_graph *g, saw_val loss);
 /** The gradient value of v after it, or 0. */
 saw_val saw_grad(const saw_graph *g, saw_val v);

@@ -81,7 +81,7 @@ static uint32_t entry_axes(const saw_program *p, int i)
             axes &= operand_axes(p, i, e->n_in + k);
     if (!e->backward && e->op->disjoint)
         axes |= e->op->disjoint(e->attr, pe->n_in, pe->in_dims);
-    return axes;
+    return e->backward && e->op->joint_backward ? 0 : axes;
 }
 
 /* Size of an axis as this entry sees it; 0 when no operand names it. */
@@ -327,6 +327,48 @@ static double border_bytes(const saw_program *p, int first, int last)
 
 /* ---- the passes ------------------------------------------------------------------------------ */
 
+/* Hoist: what depends on weights alone is done before all else; once, when weights are bound, if
+ * they are all frozen. */
+static void rate_entry(saw_program *p, int i)
+{
+    const saw_graph *g = p->graph;
+    const saw_entry *e = saw_graph_entry(g, i);
+    bool weights = !e->backward && e->n_in > 0 && !e->op->state, frozen = true;
+    for (int k = 0; k < e->n_in && weights; k++) {
+        saw_val root = e->in[k] ? saw_root(g, e->in[k]) : 0;
+        int where = root ? p->place[root].where : PLACE_BIND;
+        weights = where >= PLACE_PARAM;
+        frozen = frozen && where != PLACE_STEP && !(root && saw_graph_value(g, root)->trainable);
+    }
+    for (int k = 0; k < e->n_out && weights; k++)
+        p->place[e->out[k]].where = frozen ? PLACE_BIND : PLACE_STEP;
+}
+
+static bool is_step(const saw_program *p, int i)
+{
+    const saw_entry *e = saw_graph_entry(p->graph, i);
+    return !e->backward && e->n_out && p->place[e->out[0]].where == PLACE_STEP;
+}
+
+static bool is_bind(const saw_program *p, int i)
+{
+    const saw_entry *e = saw_graph_entry(p->graph, i);
+    return !e->backward && e->n_out && p->place[e->out[0]].where == PLACE_BIND;
+}
+
+static saw_status plan_entry(saw_program *p, int i, planned_entry *pe)
+{
+    const saw_graph *g = p->graph;
+    const saw_entry *e = saw_graph_entry(g, i),
+                    *f = e->backward ? saw_graph_entry(g, e->forward) : e;
+    *pe = (planned_entry){
+        .e = e, .n_in = f->n_in, .n_out = f->n_out, .kernels = saw_kernels_of(e->op)};
+    pe->in_dims = saw_calloc(p->ctx, (size_t)(f->n_in + f->n_out), sizeof *pe->in_dims);
+    for (int k = 0; k < f->n_in + f->n_out && pe->in_dims; k++)
+        pe->in_dims[k] = saw_dims_val(g, k < f->n_in ? f->in[k] : f->out[k - f->n_in]);
+    return pe->in_dims ? SAW_OK : SAW_ERR_MEMORY;
+}
+
 static saw_status collect_entries(saw_program *p, const saw_program_options *o)
 {
     saw_graph *g = p->graph;
@@ -344,12 +386,13 @@ static saw_status collect_entries(saw_program *p, const saw_program_options *o)
         bool wanted = x->output && !o->outputs;
         for (int i = 0; i < o->n_outputs && o->outputs; i++)
             wanted = wanted || (x->output && x->name && !strcmp(x->name, o->outputs[i]));
-        wanted = wanted || (x->output && !x->name); /* gradients */
         if (wanted || (o->all_taps && x->tap)) {
             needed[x->base] = true;
             p->live[x->base].pinned = true;
             any = true;
         }
+        if (x->kind == SAW_VALUE_PARAM && x->trainable && x->grad)
+            needed[x->grad] = any = true;
     }
     for (int i = n - 1; i >= 0; i--) {
         const saw_entry *e = saw_graph_entry(g, i);
@@ -363,42 +406,64 @@ static saw_status collect_entries(saw_program *p, const saw_program_options *o)
             if (e->out[k])
                 needed[saw_root(g, e->out[k])] = true;
     }
-    /* Hoist: what depends on weights alone is done once, when weights are bound. */
     for (saw_val v = 1; v < n_values; v++) {
         const saw_value *x = saw_graph_value(g, v);
         if (x->kind == SAW_VALUE_PARAM)
             p->place[v].where = PLACE_PARAM;
-        else if (x->kind == SAW_VALUE_INPUT || x->kind == SAW_VALUE_ENTRY)
+        else if ((x->kind == SAW_VALUE_INPUT || x->kind == SAW_VALUE_ENTRY) &&
+                 p->place[v].where == PLACE_NONE)
             p->place[v].where = PLACE_ARENA;
+        if (x->kind == SAW_VALUE_PARAM && x->trainable && x->grad)
+            p->place[x->grad].where = PLACE_GRADIENT;
         p->place[v].needed = needed[v];
     }
     saw_status status =
         any ? SAW_OK : saw_fail(p->ctx, SAW_ERR_ARGUMENT, "none of the wanted outputs is there");
-    for (int i = 0; i < n && !status; i++) {
-        if (!used[i])
-            continue;
-        const saw_entry *e = saw_graph_entry(g, i);
-        bool hoist = !e->backward && e->n_in > 0 && !e->op->state;
-        for (int k = 0; k < e->n_in; k++) {
-            saw_val root = e->in[k] ? saw_root(g, e->in[k]) : 0;
-            hoist = hoist && (!root || (p->place[root].where >= PLACE_PARAM &&
-                                        !saw_graph_value(g, root)->trainable));
-        }
-        planned_entry *pe = hoist ? &p->bind[p->n_bind++] : &p->entries[p->n_entries++];
-        const saw_entry *f = e->backward ? saw_graph_entry(g, e->forward) : e;
-        *pe = (planned_entry){
-            .e = e, .n_in = f->n_in, .n_out = f->n_out, .kernels = saw_kernels_of(e->op)};
-        pe->in_dims = saw_calloc(p->ctx, (size_t)(f->n_in + f->n_out), sizeof *pe->in_dims);
-        if (!pe->in_dims)
-            status = SAW_ERR_MEMORY;
-        for (int k = 0; k < f->n_in + f->n_out && !status; k++)
-            pe->in_dims[k] = saw_dims_val(g, k < f->n_in ? f->in[k] : f->out[k - f->n_in]);
-        for (int k = 0; k < e->n_out && hoist; k++)
-            p->place[e->out[k]].where = PLACE_BIND;
-    }
+    for (int i = 0; i < n; i++)
+        if (used[i])
+            rate_entry(p, i);
+    for (int i = 0; i < n && !status; i++)
+        if (used[i] && is_step(p, i))
+            status = plan_entry(p, i, &p->entries[p->n_entries++]);
+    p->n_step = p->n_entries;
+    for (int i = 0; i < n && !status; i++)
+        if (used[i] && !is_step(p, i))
+            status = plan_entry(
+                p, i, is_bind(p, i) ? &p->bind[p->n_bind++] : &p->entries[p->n_entries++]);
     saw_free(p->ctx, needed);
     saw_free(p->ctx, used);
     return status;
+}
+
+/* The places of trainables in the flat buffers, each on a line of its own. */
+static saw_status find_ranges(saw_program *p)
+{
+    enum { ALIGN = 16 };
+    int n = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        n = 0;
+        for (saw_val v = 1; v < saw_graph_values(p->graph); v++) {
+            const saw_value *x = saw_graph_value(p->graph, v);
+            if (x->kind != SAW_VALUE_PARAM || !x->trainable || !p->place[v].needed)
+                continue;
+            if (pass) {
+                int64_t count = saw_dims_count(&x->dims);
+                p->ranges[n] = (saw_range){x->name, x->dims, p->trainables, count};
+                p->place[v].offset = (size_t)p->trainables * p->real_bytes;
+                if (x->grad)
+                    p->place[x->grad].offset = p->place[v].offset;
+                p->trainables += (count + ALIGN - 1) / ALIGN * ALIGN;
+                p->place[v].dense = true;
+            }
+            n++;
+        }
+        if (!pass)
+            p->ranges = saw_calloc(p->ctx, (size_t)n + 1, sizeof *p->ranges);
+        if (!p->ranges)
+            return SAW_ERR_MEMORY;
+    }
+    p->n_ranges = n;
+    return SAW_OK;
 }
 
 static void find_lives(saw_program *p)
@@ -421,6 +486,7 @@ static void find_lives(saw_program *p)
             live *l = &p->live[saw_root(g, v)];
             l->first = i < l->first ? i : l->first;
             l->last = i > l->last ? i : l->last;
+            l->pinned = l->pinned || p->place[saw_root(g, v)].where >= PLACE_GRADIENT;
         }
     }
 }
@@ -429,8 +495,35 @@ static void find_lives(saw_program *p)
 static bool wants_packed(const saw_program *p, const planned_entry *pe, int k)
 {
     const saw_op *op = pe->e->op;
-    return p->device == SAW_DEVICE_CPU && !pe->e->backward && op->cpu_forward && op->pack &&
-           pe->e->in[k] && op->pack(pe->e->attr, k) == SAW_PACK_GEMM;
+    bool fast = pe->e->backward ? op->cpu_backward && op->backward_packed : op->cpu_forward != NULL;
+    return p->device == SAW_DEVICE_CPU && fast && op->pack && k < pe->n_in && pe->e->in[k] &&
+           op->pack(pe->e->attr, k) == SAW_PACK_GEMM;
+}
+
+/* Weights are packed whole; those of the step after its entries. */
+static bool can_pack(const saw_program *p, int i, saw_val v)
+{
+    return is_weight(p, v) && saw_graph_value(p->graph, v)->kind != SAW_VALUE_VIEW &&
+           i >= p->n_step;
+}
+
+static double entry_flops(const saw_program *p, const planned_entry *pe)
+{
+    const saw_op *op = pe->e->op;
+    double flops = op->flops ? op->flops(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in)
+                             : (double)saw_dims_count(&pe->in_dims[pe->n_in]);
+    if (!pe->e->backward)
+        return flops;
+    /* as much again for the gradients of data and for those of weights */
+    const saw_entry *f = saw_graph_entry(p->graph, pe->e->forward);
+    bool data = false, weights = false, any_weights = false;
+    for (int k = 0; k < f->n_in; k++) {
+        bool weight = f->in[k] && is_weight(p, f->in[k]);
+        any_weights = any_weights || weight;
+        data = data || (pe->e->out[k] && !weight);
+        weights = weights || (pe->e->out[k] && weight);
+    }
+    return flops * (any_weights ? data + weights : 2);
 }
 
 /* How each weight is wanted, and the work and weight bytes of each entry. */
@@ -440,16 +533,11 @@ static void survey(saw_program *p)
     for (int i = 0; i < p->n_entries; i++) {
         planned_entry *pe = &p->entries[i];
         const saw_op *op = pe->e->op;
-        pe->flops = op->flops
-                        ? op->flops(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in)
-                        : (double)saw_dims_count(&pe->in_dims[pe->n_in]);
-        if (pe->e->backward)
-            pe->flops *= 2;
+        pe->flops = entry_flops(p, pe);
         p->flops += pe->flops;
-        for (int k = 0; k < pe->e->n_in; k++) /* only whole weights are packed */
-            if (wants_packed(p, pe, k) &&
-                (!is_weight(p, pe->e->in[k]) ||
-                 saw_graph_value(g, pe->e->in[k])->kind == SAW_VALUE_VIEW))
+        pe->reference = pe->e->backward && is_step(p, pe->e->forward);
+        for (int k = 0; k < pe->e->n_in; k++)
+            if (wants_packed(p, pe, k) && !can_pack(p, i, pe->e->in[k]))
                 pe->reference = true;
         for (int k = 0; k < pe->e->n_in; k++) {
             saw_val v = pe->e->in[k];
@@ -466,9 +554,14 @@ static void survey(saw_program *p)
                 (packs && p->precision ? (p->precision == SAW_PRECISION_BF16 ? 2 : 1) : 4);
         }
         pe->axes = entry_axes(p, i);
-        for (int a = 0; a < SAW_MAX_DIMS; a++)
-            if (pe->axes & SAW_AXIS(a) && axis_size(p, i, a) == 0)
+        for (int a = 0; a < SAW_MAX_DIMS; a++) {
+            int64_t size = pe->axes & SAW_AXIS(a) ? axis_size(p, i, a) : 0;
+            for (int k = 0; k < pe->e->n_out && pe->e->backward; k++)
+                if (pe->e->out[k] && saw_dim(g, pe->e->out[k], a) == 1 && size > 1)
+                    size = 0; /* a sum over the axis */
+            if (size == 0)
                 pe->axes &= ~SAW_AXIS(a);
+        }
     }
     for (int i = 0; i < p->n_bind; i++)
         for (int k = 0; k < p->bind[i].e->n_in; k++)
@@ -504,7 +597,9 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
     for (int first = 0; first < n; first++) {
         uint32_t axes = SAW_ALL_AXES;
         int64_t alone = entry_parts(p, first);
-        for (int last = first; last < n && last < first + (ungrouped ? 1 : MAX_GROUP); last++) {
+        int limit = first + (ungrouped ? 1 : MAX_GROUP), end = first < p->n_step ? p->n_step : n;
+        limit = limit < end ? limit : end;
+        for (int last = first; last < limit; last++) {
             axes = last == first ? p->entries[last].axes : joint_axes(p, first, last, axes);
             if (last > first && !axes)
                 break;
@@ -538,6 +633,8 @@ static saw_status make_groups(saw_program *p, bool ungrouped)
     p->n_groups = count;
     for (int end = n; end > 0; end = from[end].first)
         p->groups[--count] = from[end];
+    while (p->n_step_groups < p->n_groups && p->groups[p->n_step_groups].first < p->n_step)
+        p->n_step_groups++;
     saw_free(p->ctx, cost);
     saw_free(p->ctx, from);
     return SAW_OK;
@@ -548,7 +645,9 @@ static size_t kernel_scratch(saw_program *p, const group *g, int i)
 {
     const planned_entry *pe = &p->entries[i];
     const saw_entry *e = pe->e;
-    if (!e->op->scratch)
+    bool fast = e->backward && p->device == SAW_DEVICE_CPU && e->op->cpu_backward && !pe->reference;
+    size_t (*scratch)(const saw_call *) = fast ? e->op->backward_scratch : e->op->scratch;
+    if (!scratch)
         return 0;
     int64_t lo[SAW_MAX_DIMS] = {0}, hi[SAW_MAX_DIMS];
     for (int a = 0; a < SAW_MAX_DIMS; a++)
@@ -569,7 +668,7 @@ static size_t kernel_scratch(saw_program *p, const group *g, int i)
                   .parts = g->parts,
                   .precision = p->precision,
                   .simd = saw_simd_best()};
-    size_t bytes = e->op->scratch(&c);
+    size_t bytes = scratch(&c);
     saw_free(p->ctx, t);
     return bytes;
 }
@@ -716,8 +815,8 @@ static saw_status place_memory(saw_program *p)
     for (int pass = 0; pass < 2; pass++) /* heads first, then those that take their memory over */
         for (saw_val v = 1; v < n_values; v++) {
             const live *l = &p->live[v];
-            if (p->place[v].where != PLACE_ARENA || !p->place[v].needed ||
-                (heads[v] == v) != (pass == 0))
+            if ((p->place[v].where != PLACE_ARENA && p->place[v].where != PLACE_STEP) ||
+                !p->place[v].needed || (heads[v] == v) != (pass == 0))
                 continue;
             slot s = {
                 .bytes = align64(value_bytes(p, v)), .root = v, .first = -1, .last = p->n_groups};
@@ -779,6 +878,8 @@ saw_status saw_program_build(saw_graph *graph, const saw_program_options *option
         status = SAW_ERR_MEMORY;
     if (!status)
         status = collect_entries(p, o);
+    if (!status)
+        status = find_ranges(p);
     if (!status) {
         find_lives(p);
         survey(p);
@@ -809,6 +910,7 @@ void saw_program_close(saw_program *p)
     saw_free(p->ctx, p->place);
     saw_free(p->ctx, p->live);
     saw_free(p->ctx, p->groups);
+    saw_free(p->ctx, p->ranges);
     saw_graph_close(p->graph);
     saw_free(p->ctx, p);
 }
@@ -816,6 +918,17 @@ void saw_program_close(saw_program *p)
 const saw_graph *saw_program_graph(const saw_program *p)
 {
     return p->graph;
+}
+
+int saw_program_ranges(const saw_program *p, const saw_range **out)
+{
+    *out = p->ranges;
+    return p->n_ranges;
+}
+
+int64_t saw_program_trainables(const saw_program *p)
+{
+    return p->trainables;
 }
 
 double saw_program_flops(const saw_program *p)
@@ -858,6 +971,8 @@ void saw_program_list(const saw_program *p, saw_buffer *out)
     for (int j = 0; j < p->n_groups; j++) {
         const group *g = &p->groups[j];
         double flops = 0;
+        if (j == 0 && p->n_step_groups)
+            saw_buffer_printf(out, "step: %d groups\n", p->n_step_groups);
         for (int i = g->first; i < g->first + g->count; i++)
             flops += p->entries[i].flops;
         saw_buffer_printf(out, "group %d: %lld %s", j, (long long)g->tiles,

@@ -34,6 +34,8 @@ saw_status saw_weights_dense(saw_weights *w, const char *name, const saw_dims *d
  * use; borrows. Refuses non-finite numbers. */
 saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *dims, int precision,
                               const saw_entry *packer, const saw_packed **out);
+/** All numbers of a tensor into out; no copy is kept. Refuses non-finite numbers. */
+saw_status saw_weights_read(saw_weights *w, const char *name, const saw_dims *dims, float *out);
 size_t saw_weights_bytes(const saw_weights *w);
 
 /** The element type that products of this precision are made in. */
@@ -63,6 +65,16 @@ const saw_graph *saw_program_graph(const saw_program *p);
 size_t saw_program_run_bytes(const saw_program *p);
 size_t saw_program_weight_bytes(const saw_program *p);
 double saw_program_flops(const saw_program *p);
+/** A trainable parameter's place in the flat buffers of a run. */
+typedef struct saw_range {
+    const char *name;
+    saw_dims dims;
+    int64_t first, count; /* elements */
+} saw_range;
+/** The trainables that the program works with, in the order of recording: how many; the elements
+ * of a flat buffer, which has gaps of zeros between ranges. */
+int saw_program_ranges(const saw_program *p, const saw_range **out);
+int64_t saw_program_trainables(const saw_program *p);
 /** A readable listing: groups, tiles, entries, sizes. */
 void saw_program_list(const saw_program *p, saw_buffer *out);
 
@@ -79,6 +91,15 @@ saw_tensor saw_run_value(saw_run *r, saw_val v);
 /** By the name of an input or output; data NULL when there is none. */
 saw_tensor saw_run_named(saw_run *r, const char *name);
 saw_status saw_run_execute(saw_run *r);
+/** Flat buffers [saw_program_trainables] of a program with trainables: their numbers, taken from
+ * the weights at open, which the caller may change between executions; and their gradients, which
+ * an execution sets. */
+saw_tensor saw_run_params(saw_run *r);
+saw_tensor saw_run_gradients(saw_run *r);
+/** Whether executions from now on add to the gradients. */
+void saw_run_accumulate(saw_run *r, bool add);
+/** What stochastic ops draw from, with the number of their entry. 0 at first. */
+void saw_run_seed(saw_run *r, uint64_t seed);
 /** Set the state of all ops to zero. */
 void saw_run_reset(saw_run *r);
 

@@ -8,7 +8,17 @@
 
 #include <stdlib.h>
 
-enum { PLACE_NONE, PLACE_ARENA, PLACE_SCRATCH, PLACE_PARAM, PLACE_BIND };
+/* From PLACE_GRADIENT on a run looks the address up by number; from PLACE_PARAM on the value is a
+ * weight: of the checkpoint, made of weights in every execution, made of frozen weights once. */
+enum {
+    PLACE_NONE,
+    PLACE_ARENA,
+    PLACE_SCRATCH,
+    PLACE_GRADIENT,
+    PLACE_PARAM,
+    PLACE_STEP,
+    PLACE_BIND
+};
 
 typedef struct place {
     int where;
@@ -54,12 +64,15 @@ struct saw_program {
     saw_precision precision;
     size_t real_bytes, tile_bytes;
     int threads;
-    planned_entry *entries, *bind;
-    int n_entries, n_bind;
+    planned_entry *entries, *bind; /* entries: first those of the step, made of weights */
+    int n_entries, n_bind, n_step;
     place *place; /* per value; of views unused */
     live *live;
     group *groups;
-    int n_groups;
+    int n_groups, n_step_groups;
+    saw_range *ranges;
+    int n_ranges;
+    int64_t trainables;
     int max_operands;
     size_t arena_bytes, scratch_bytes, state_bytes;
     double flops;
@@ -68,7 +81,7 @@ struct saw_program {
 /* Where the numbers of a program are in one run. */
 typedef struct saw_memory {
     char *arena, *scratch; /* scratch: of the calling thread */
-    char *const *weights;  /* per value: dense weights, else NULL */
+    char *const *weights;  /* per value: dense weights and their gradients, else NULL */
 } saw_memory;
 
 /* The view of value v for the tile [lo, hi) of a group, cut along `axes`. memory NULL: dims and
@@ -76,10 +89,14 @@ typedef struct saw_memory {
 saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes,
                        const int64_t *lo, const int64_t *hi, const saw_memory *memory);
 
-/** Bytes of a tensor packed for the products of an entry (NULL: as [dims[0], rest]), and the
- * packing of dense numbers (owned by the caller). */
+/** Bytes of a tensor packed for the products of an entry (NULL: as [dims[0], rest]); an empty
+ * packed tensor (owned by the caller); the floats of `panel` that filling it takes; filling it from
+ * dense numbers. */
 size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *packer);
-saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision,
-                          const saw_entry *packer, saw_packed **out);
+saw_packed *saw_pack_new(saw_context *ctx, const saw_dims *dims, int precision,
+                         const saw_entry *packer);
+int64_t saw_pack_panel(const saw_dims *dims, const saw_entry *packer);
+void saw_pack_fill(saw_packed *p, const float *data, const saw_dims *dims, const saw_entry *packer,
+                   float *panel);
 
 #endif

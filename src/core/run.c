@@ -23,6 +23,12 @@ struct saw_run {
     void **own;                /* blocks that this run owns: bound values, double copies */
     int n_own;
     int threads;
+    char *params, *gradients; /* flat buffers of the trainables */
+    bool accumulate;
+    uint64_t seed;
+    saw_val *repack; /* weights that every execution packs: trainables, then values of the step */
+    int n_repack, n_repack_params;
+    float **panel; /* per thread: scratch of packing */
 };
 
 saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t axes,
@@ -54,7 +60,7 @@ saw_tensor saw_operand(const saw_program *p, const group *g, saw_val v, uint32_t
     char *data = in_tile                    ? m->scratch + at->offset
                  : at->where == PLACE_ARENA ? m->arena + at->offset
                                             : NULL;
-    if (at->where >= PLACE_PARAM)
+    if (at->where >= PLACE_GRADIENT)
         data = m->weights[x->base];
     t.data = data ? data + offset * (int64_t)p->real_bytes : NULL;
     return t;
@@ -108,7 +114,9 @@ static void call_entry(saw_run *r, const group *g, int i, const int64_t *lo, con
                   .precision = p->precision,
                   .scratch = r->scratch[thread] + g->values_bytes,
                   .state = pe->state_bytes ? r->state + pe->state_offset : NULL,
-                  .simd = r->simd};
+                  .simd = r->simd,
+                  .seed = r->seed,
+                  .entry = e->original};
     for (int a = 0; a < SAW_MAX_DIMS; a++)
         c.origin[a] = g->axes & SAW_AXIS(a) ? lo[a] : 0;
     kernel_of(p, pe, false)(&c);
@@ -132,12 +140,49 @@ static void run_tile(void *arg, int64_t item, int thread)
         call_entry(j->r, g, i, lo, hi, g->parts > 1 ? item : 0, thread);
 }
 
+/* Pack the weights repack[first + item] from the numbers that they have now. */
+typedef struct pack_job {
+    saw_run *r;
+    int first;
+} pack_job;
+
+static void pack_one(void *arg, int64_t item, int thread)
+{
+    const pack_job *j = arg;
+    const saw_program *p = j->r->p;
+    saw_val v = j->r->repack[j->first + item];
+    saw_pack_fill((saw_packed *)j->r->packed[v], (const float *)(void *)j->r->weights[v],
+                  &saw_graph_value(p->graph, v)->dims, p->place[v].packer, j->r->panel[thread]);
+}
+
+static void run_groups(saw_run *r, int first, int end)
+{
+    for (int i = first; i < end && !saw_cancelled(r->ctx); i++)
+        saw_parallel(r->ctx, r->p->groups[i].tiles, run_tile, &(job){r, &r->p->groups[i]});
+}
+
 saw_status saw_run_execute(saw_run *r)
 {
-    for (int i = 0; i < r->p->n_groups && !saw_cancelled(r->ctx); i++)
-        saw_parallel(r->ctx, r->p->groups[i].tiles, run_tile, &(job){r, &r->p->groups[i]});
+    const saw_program *p = r->p;
+    if (p->trainables && !r->accumulate)
+        memset(r->gradients, 0, (size_t)p->trainables * p->real_bytes);
+    saw_parallel(r->ctx, r->n_repack_params, pack_one, &(pack_job){r, 0});
+    run_groups(r, 0, p->n_step_groups);
+    saw_parallel(r->ctx, r->n_repack - r->n_repack_params, pack_one,
+                 &(pack_job){r, r->n_repack_params});
+    run_groups(r, p->n_step_groups, p->n_groups);
     return saw_cancelled(r->ctx) ? saw_fail(r->ctx, SAW_ERR_CANCELLED, "stopped on request")
                                  : SAW_OK;
+}
+
+void saw_run_accumulate(saw_run *r, bool add)
+{
+    r->accumulate = add;
+}
+
+void saw_run_seed(saw_run *r, uint64_t seed)
+{
+    r->seed = seed;
 }
 
 void saw_run_reset(saw_run *r)
@@ -154,11 +199,42 @@ static void *own(saw_run *r, void *block)
     return block;
 }
 
+/* A weight that is packed in every execution. */
+static saw_status packs_anew(saw_run *r, saw_val v)
+{
+    const saw_program *p = r->p;
+    if (!p->place[v].packed)
+        return SAW_OK;
+    r->packed[v] = own(r, saw_pack_new(r->ctx, &saw_graph_value(p->graph, v)->dims, p->precision,
+                                       p->place[v].packer));
+    r->repack[r->n_repack++] = v;
+    return r->packed[v] ? SAW_OK : SAW_ERR_MEMORY;
+}
+
+static saw_status bind_trainable(saw_run *r, saw_weights *w, saw_val v)
+{
+    const saw_program *p = r->p;
+    const saw_value *x = saw_graph_value(p->graph, v);
+    char *at = r->params + p->place[v].offset;
+    r->weights[v] = at;
+    if (x->grad)
+        r->weights[x->grad] = r->gradients + p->place[v].offset;
+    saw_status status = saw_weights_read(w, x->name, &x->dims, (float *)(void *)at);
+    for (int64_t i = saw_dims_count(&x->dims) - 1; p->real_bytes == 8 && !status && i >= 0; i--) {
+        float narrow; /* in place, from the last to the first */
+        memcpy(&narrow, at + 4 * i, 4);
+        memcpy(at + 8 * i, &(double){narrow}, 8);
+    }
+    return status ? status : packs_anew(r, v);
+}
+
 static saw_status bind_param(saw_run *r, saw_weights *w, saw_val v)
 {
     const saw_program *p = r->p;
     const saw_value *x = saw_graph_value(p->graph, v);
     saw_status status = SAW_OK;
+    if (x->trainable)
+        return bind_trainable(r, w, v);
     if (p->place[v].packed)
         status = saw_weights_packed(w, x->name, &x->dims, p->precision, p->place[v].packer,
                                     &r->packed[v]);
@@ -224,13 +300,17 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
         saw_val v = e->out[k];
         if (!p->place[v].packed)
             continue;
-        saw_packed *packed;
-        saw_status status =
-            saw_pack_dense(r->ctx, (const float *)(void *)r->weights[v], &pe->in_dims[pe->n_in + k],
-                           p->precision, p->place[v].packer, &packed);
-        if (status)
-            return status;
-        own(r, packed);
+        const saw_dims *dims = &pe->in_dims[pe->n_in + k];
+        float *panel =
+            saw_alloc(r->ctx, (size_t)saw_pack_panel(dims, p->place[v].packer) * sizeof *panel);
+        saw_packed *packed =
+            panel ? own(r, saw_pack_new(r->ctx, dims, p->precision, p->place[v].packer)) : NULL;
+        if (packed)
+            saw_pack_fill(packed, (const float *)(void *)r->weights[v], dims, p->place[v].packer,
+                          panel);
+        saw_free(r->ctx, panel);
+        if (!packed)
+            return SAW_ERR_MEMORY;
         r->packed[v] = packed;
     }
     return SAW_OK;
@@ -262,32 +342,56 @@ saw_status saw_run_open(const saw_program *p, saw_weights *w, saw_run **out)
     r->packs = saw_calloc(p->ctx, threads, sizeof *r->packs);
     r->weights = saw_calloc(p->ctx, n_values, sizeof *r->weights);
     r->packed = saw_calloc(p->ctx, n_values, sizeof *r->packed);
-    r->own = saw_calloc(p->ctx, 2 * n_values, sizeof *r->own);
-    bool memory = r->scratch && r->operands && r->packs && r->weights && r->packed && r->own;
+    r->own = saw_calloc(p->ctx, 2 * n_values + threads, sizeof *r->own);
+    r->repack = saw_calloc(p->ctx, n_values, sizeof *r->repack);
+    r->panel = saw_calloc(p->ctx, threads, sizeof *r->panel);
+    bool memory = r->scratch && r->operands && r->packs && r->weights && r->packed && r->own &&
+                  r->repack && r->panel;
     for (size_t i = 0; memory && i < threads; i++) {
         r->operands[i] = saw_calloc(p->ctx, (size_t)operands + 1, sizeof **r->operands);
         r->packs[i] = saw_calloc(p->ctx, (size_t)operands + 1, sizeof **r->packs);
         memory = r->operands[i] && r->packs[i];
     }
     saw_status status = memory ? SAW_OK : SAW_ERR_MEMORY;
-    for (saw_val v = 1; v < (saw_val)n_values && !status; v++)
-        if (p->place[v].where == PLACE_PARAM && p->place[v].needed)
-            status = bind_param(r, w, v);
-    for (int i = 0; i < p->n_bind && !status; i++)
-        status = bind_entry(r, &p->bind[i]);
     if (!status) {
         r->memory_bytes = saw_program_run_bytes(p);
         r->memory = saw_map_alloc(p->ctx, r->memory_bytes);
         status = r->memory ? SAW_OK : SAW_ERR_MEMORY;
     }
+    if (!status) {
+        r->arena = r->memory;
+        r->state = r->arena + p->arena_bytes;
+        r->params = r->state + p->state_bytes;
+        r->gradients = r->params + (size_t)p->trainables * p->real_bytes;
+        for (size_t i = 0; i < threads; i++)
+            r->scratch[i] =
+                r->gradients + (size_t)p->trainables * p->real_bytes + i * p->scratch_bytes;
+    }
+    for (saw_val v = 1; v < (saw_val)n_values && !status; v++)
+        if (p->place[v].where == PLACE_PARAM && p->place[v].needed)
+            status = bind_param(r, w, v);
+    r->n_repack_params = r->n_repack;
+    for (saw_val v = 1; v < (saw_val)n_values && !status; v++)
+        if (p->place[v].where == PLACE_STEP && p->place[v].needed) {
+            r->weights[v] = r->arena + p->place[v].offset;
+            status = packs_anew(r, v);
+        }
+    int64_t panel = 0;
+    for (int i = 0; i < r->n_repack; i++) {
+        int64_t n = saw_pack_panel(&saw_graph_value(p->graph, r->repack[i])->dims,
+                                   p->place[r->repack[i]].packer);
+        panel = n > panel ? n : panel;
+    }
+    for (size_t i = 0; i < threads && panel && !status; i++) {
+        r->panel[i] = own(r, saw_alloc(p->ctx, (size_t)panel * sizeof **r->panel));
+        status = r->panel[i] ? SAW_OK : SAW_ERR_MEMORY;
+    }
+    for (int i = 0; i < p->n_bind && !status; i++)
+        status = bind_entry(r, &p->bind[i]);
     if (status) {
         saw_run_close(r);
         return status;
     }
-    r->arena = r->memory;
-    r->state = r->arena + p->arena_bytes;
-    for (size_t i = 0; i < threads; i++)
-        r->scratch[i] = r->state + p->state_bytes + i * p->scratch_bytes;
     saw_parallel(r->ctx, 2, no_work, NULL); /* the team starts now: its threads take memory */
     *out = r;
     return SAW_OK;
@@ -306,6 +410,8 @@ void saw_run_close(saw_run *r)
             saw_free(r->ctx, r->packs[i]);
     }
     saw_free(r->ctx, r->own);
+    saw_free(r->ctx, r->repack);
+    saw_free(r->ctx, r->panel);
     saw_free(r->ctx, r->scratch);
     saw_free(r->ctx, r->operands);
     saw_free(r->ctx, r->packs);
@@ -321,9 +427,29 @@ saw_tensor saw_run_value(saw_run *r, saw_val v)
     saw_tensor none = {0};
     saw_val root = v ? saw_root(r->p->graph, v) : 0;
     const place *at = &r->p->place[root];
-    if (!root || !at->needed || (at->where < PLACE_PARAM && !r->p->live[root].pinned))
+    if (!root || !at->needed || (at->where < PLACE_GRADIENT && !r->p->live[root].pinned))
         return none;
     return saw_operand(r->p, NULL, v, 0, NULL, NULL, &m);
+}
+
+static saw_tensor flat(const saw_run *r, char *data)
+{
+    saw_tensor t = {.data = data,
+                    .dtype = r->p->real_bytes == 8 ? SAW_F64 : SAW_F32,
+                    .ndim = 1,
+                    .dims = {r->p->trainables},
+                    .strides = {1}};
+    return t;
+}
+
+saw_tensor saw_run_params(saw_run *r)
+{
+    return flat(r, r->params);
+}
+
+saw_tensor saw_run_gradients(saw_run *r)
+{
+    return flat(r, r->gradients);
 }
 
 saw_tensor saw_run_named(saw_run *r, const char *name)
@@ -335,7 +461,8 @@ saw_tensor saw_run_named(saw_run *r, const char *name)
 
 size_t saw_program_run_bytes(const saw_program *p)
 {
-    return p->arena_bytes + p->state_bytes + (size_t)saw_threads(p->ctx) * p->scratch_bytes;
+    return p->arena_bytes + p->state_bytes + 2 * (size_t)p->trainables * p->real_bytes +
+           (size_t)saw_threads(p->ctx) * p->scratch_bytes;
 }
 
 size_t saw_program_weight_bytes(const saw_program *p)
@@ -348,7 +475,8 @@ size_t saw_program_weight_bytes(const saw_program *p)
         const saw_dims *d = &saw_graph_value(p->graph, v)->dims;
         if (at->packed)
             bytes += saw_pack_bytes(d, p->precision, at->packer);
-        if (at->dense)
+        if (at->dense && at->where != PLACE_STEP &&
+            !saw_graph_value(p->graph, v)->trainable) /* those are the run's */
             bytes += (size_t)saw_dims_count(d) * p->real_bytes;
     }
     return bytes;

@@ -227,10 +227,10 @@ static void copy_row(const saw_pack_matrix *m, const float *data, int64_t n, flo
                     row[i * m->inner_stride[0] + j * m->inner_stride[1] + k * m->inner_stride[2]];
 }
 
-/* The struct and its data in one block. */
-static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precision,
-                              const saw_entry *packer)
+saw_packed *saw_pack_new(saw_context *ctx, const saw_dims *dims, int precision,
+                         const saw_entry *packer)
 {
+    /* the struct and its data in one block */
     size_t bytes = saw_pack_bytes(dims, precision, packer),
            head = (sizeof(saw_packed) + 63) & ~(size_t)63;
     char *block = saw_alloc(ctx, head + bytes);
@@ -243,34 +243,40 @@ static saw_packed *new_packed(saw_context *ctx, const saw_dims *dims, int precis
     return p;
 }
 
-saw_status saw_pack_dense(saw_context *ctx, const float *data, const saw_dims *dims, int precision,
-                          const saw_entry *packer, saw_packed **out)
+int64_t saw_pack_panel(const saw_dims *dims, const saw_entry *packer)
+{
+    int64_t most = 0;
+    saw_pack_matrix m;
+    for (int64_t i = 0; matrix_at(packer, dims, i, &m); i++)
+        most = matrix_inner(&m) > most ? matrix_inner(&m) : most;
+    return most * saw_simd_best()->panel;
+}
+
+void saw_pack_fill(saw_packed *p, const float *data, const saw_dims *dims, const saw_entry *packer,
+                   float *panel)
 {
     const saw_simd *simd = saw_simd_best();
-    saw_packed *p = new_packed(ctx, dims, precision, packer);
-    *out = NULL;
-    if (!p)
-        return SAW_ERR_MEMORY;
     char *to = (char *)p->data;
     saw_pack_matrix m;
     for (int64_t i = 0; matrix_at(packer, dims, i, &m); i++) {
         int64_t rows = m.rows[0] * m.rows[1], inner = matrix_inner(&m);
-        float *panel = saw_alloc(ctx, (size_t)(simd->panel * inner) * sizeof *panel);
-        if (!panel) {
-            saw_free(ctx, p);
-            return SAW_ERR_MEMORY;
-        }
         for (int64_t n0 = 0; n0 < rows; n0 += simd->panel) {
             int64_t n1 = n0 + simd->panel < rows ? n0 + simd->panel : rows;
             for (int64_t n = n0; n < n1; n++)
                 copy_row(&m, data, n, panel + (n - n0) * inner);
-            simd->pack(saw_precision_dtype(precision), panel, inner, 1, n0, n1, inner, to);
+            simd->pack(saw_precision_dtype(p->precision), panel, inner, 1, n0, n1, inner, to);
         }
-        saw_free(ctx, panel);
-        to += matrix_bytes(&m, precision);
+        to += matrix_bytes(&m, p->precision);
     }
-    *out = p;
-    return SAW_OK;
+}
+
+saw_status saw_weights_read(saw_weights *w, const char *name, const saw_dims *dims, float *out)
+{
+    weight *x = find_or_add(w, name);
+    if (!x)
+        return SAW_ERR_MEMORY;
+    saw_status status = check_dims(w, x, dims);
+    return status ? status : read_checked(w, x, 0, saw_dims_count(dims), out);
 }
 
 /* Matrices that are no rows of the tensor are packed from a dense copy of it. */
@@ -278,11 +284,16 @@ static saw_status pack_whole(saw_weights *w, const weight *x, const saw_dims *di
                              const saw_entry *packer, saw_packed **out)
 {
     int64_t n = saw_dims_count(dims);
-    float *dense = saw_alloc(w->ctx, (size_t)n * sizeof *dense);
-    saw_status status = dense ? read_checked(w, x, 0, n, dense) : SAW_ERR_MEMORY;
+    float *dense = saw_alloc(w->ctx, (size_t)(n + saw_pack_panel(dims, packer)) * sizeof *dense);
+    saw_packed *p = dense ? saw_pack_new(w->ctx, dims, precision, packer) : NULL;
+    saw_status status = p ? read_checked(w, x, 0, n, dense) : SAW_ERR_MEMORY;
     if (!status)
-        status = saw_pack_dense(w->ctx, dense, dims, precision, packer, out);
+        saw_pack_fill(p, dense, dims, packer, dense + n);
     saw_free(w->ctx, dense);
+    if (status)
+        saw_free(w->ctx, p);
+    else
+        *out = p;
     return status;
 }
 
@@ -307,7 +318,7 @@ saw_status saw_weights_packed(saw_weights *w, const char *name, const saw_dims *
         return SAW_OK;
     }
     const saw_simd *simd = saw_simd_best();
-    p = new_packed(w->ctx, dims, precision, NULL);
+    p = saw_pack_new(w->ctx, dims, precision, NULL);
     if (!p)
         return SAW_ERR_MEMORY;
     /* A band of rows at a time, so that no whole float32 copy is ever held. */

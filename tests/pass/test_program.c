@@ -261,10 +261,9 @@ static bool stopper_shape(saw_shape *s)
     return true;
 }
 
-static int64_t stopper_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out,
-                             bool backward)
+static int64_t stopper_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
 {
-    (void)attr, (void)n_in, (void)in, (void)out, (void)backward;
+    (void)attr, (void)n_in, (void)in, (void)out;
     return 8;
 }
 
