@@ -161,7 +161,7 @@ static saw_val mask(saw_graph *g, saw_val x, const bsrnn_options *o, int stem,
     }
     saw_norm_form form = {
         .over = SAW_AXIS(AXIS_T) | SAW_AXIS(AXIS_D), .affine = {AXIS_D}, .eps = o->eps};
-    saw_scope(g, 0, "maskers.%d", stem);
+    saw_scope(g, SAW_SCOPE_CHECKPOINT, "maskers.%d", stem);
     x = nn_band_norm(g, "mask.%d.0", x, o->bands, NULL, &form);
     x = saw_tanh(g, band_convolution(g, "mask.", 1, x, o->bands, NULL, NULL, inner));
     x = saw_tanh(g, band_convolution(g, "mask.", 3, x, o->bands, NULL, NULL, inner));
@@ -188,7 +188,7 @@ static void record_stems(saw_graph *g, const bsrnn_options *o, saw_val mix, cons
                 band_convolution(g, "BN.", 1, x, o->bands, widths, NULL, o->dim)); /* [BC,T,F,D] */
     for (int i = 0; i < o->repeats; i++) {
         char name[32];
-        saw_scope(g, 0, "separator.%d", i);
+        saw_scope(g, SAW_SCOPE_CHECKPOINT, "separator.%d", i);
         x = block(g, x, o);
         saw_scope_end(g);
         snprintf(name, sizeof name, "layer%d", i);

@@ -32,7 +32,7 @@ static saw_val trunk(saw_graph *g, saw_val x, const bsrnn_amanteur_options *o)
     static const char *const names[] = {"time", "band"};
     for (int i = 0; i < 2 * o->layers; i++) {
         char name[32];
-        saw_scope(g, 0, "bandsequence.bsrnn.%d.%d", i / 2, i % 2);
+        saw_scope(g, SAW_SCOPE_CHECKPOINT, "bandsequence.bsrnn.%d.%d", i / 2, i % 2);
         x = residual_layer(g, x, o, i % 2 ? AXIS_F : AXIS_T);
         saw_scope_end(g);
         snprintf(name, sizeof name, "layer%d.%s", i / 2, names[i % 2]);
@@ -49,7 +49,7 @@ static saw_val mask(saw_graph *g, saw_val x, const bsrnn_amanteur_options *o, co
         twice[b] = 2 * widths[b];
     saw_norm_form form = {
         .over = SAW_AXIS(AXIS_T) | SAW_AXIS(AXIS_D), .affine = {AXIS_T, AXIS_D}, .eps = NORM_EPS};
-    saw_scope(g, 0, "maskest");
+    saw_scope(g, SAW_SCOPE_CHECKPOINT, "maskest");
     x = nn_band_norm(g, "layernorms.%d", x, o->bands, NULL, &form);
     x = saw_tanh(g, nn_band_linear(g, "mlp.%d.mlp.0", x, o->bands, NULL, NULL, o->mask_dim));
     x = nn_band_linear(g, "mlp.%d.mlp.2", x, o->bands, NULL, widths, 0);

@@ -69,7 +69,7 @@ static saw_val transformer(saw_graph *g, saw_val x, const roformer_options *o, i
 {
     saw_scope(g, 0, "layers.%d.%d", block, module + o->module_shift);
     for (int i = 0; i < depth; i++) {
-        saw_scope(g, 0, "layers.%d", i);
+        saw_scope(g, SAW_SCOPE_CHECKPOINT, "layers.%d", i);
         x = along ? transformer_layer(g, x, o, along) : linear_layer(g, x, o);
         x = feed_forward(g, x, o);
         saw_scope_end(g);
@@ -112,7 +112,7 @@ static saw_val mask(saw_graph *g, saw_val x, const roformer_options *o, int stem
     int64_t twice[SAW_MAX_BANDS];
     for (int b = 0; b < o->bands; b++)
         twice[b] = 2 * widths[b];
-    saw_scope(g, 0, "mask_estimators.%d.to_freqs", stem);
+    saw_scope(g, SAW_SCOPE_CHECKPOINT, "mask_estimators.%d.to_freqs", stem);
     int layers = o->mel ? o->mask_depth + 1 : o->mask_depth;
     for (int i = 0; i < layers; i++) {
         char scope[32];

@@ -768,7 +768,8 @@ static saw_val kept_value(saw_graph *g, tracks *t, saw_val v)
 }
 
 /* Record the entries [first, last] of a checkpoint once more; those that backward does not need are
- * dropped later. State is never written twice: such an entry's values are kept. */
+ * dropped later. What has state is never run twice, and what is made of weights alone need not be:
+ * those values are kept. */
 static void recompute(saw_graph *g, tracks *t, int first, int last)
 {
     memset(t->again, 0, (size_t)t->count * sizeof *t->again);
@@ -778,7 +779,7 @@ static void recompute(saw_graph *g, tracks *t, int first, int last)
             any = any || t->active[g->entries[i].out[k]];
     for (int i = first; i <= last && any; i++) {
         saw_entry f = g->entries[i];
-        if (f.op->state)
+        if (f.op->state || !f.n_out || !t->data[f.out[0]])
             continue;
         for (int k = 0; k < f.n_in; k++)
             kept_value(g, t, f.in[k]); /* may make a view, so before the entry */

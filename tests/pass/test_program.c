@@ -109,21 +109,35 @@ static void any_grouping(void **state)
     }
 }
 
+typedef struct training {
+    int threads;
+    bool ungrouped, checkpoint;
+    int times; /* executions that add up */
+    size_t bytes;
+} training;
+
 /* Every number that a training step makes, in the order of the parameters. */
-static float *gradients(const golden_case *c, int threads, bool ungrouped, int64_t *count)
+static float *gradients(const golden_case *c, training *how, int64_t *count)
 {
-    golden_model *m = golden_open(c, threads);
-    saw_graph *g = golden_record(m, true);
+    golden_model *m = golden_open(c, how->threads);
+    saw_graph *g;
+    assert_int_equal(saw_graph_open(m->ctx, &g), SAW_OK);
+    saw_graph_checkpoint(g, how->checkpoint);
+    golden_record_on(m, g, true);
     saw_program *p;
     saw_run *run;
     assert_true(saw_graph_train(g, "*") > 0);
     if (saw_graph_differentiate(g, saw_graph_find(g, "loss")) ||
-        saw_program_build(g, &(saw_program_options){.ungrouped = ungrouped}, &p) ||
+        saw_program_build(g, &(saw_program_options){.ungrouped = how->ungrouped}, &p) ||
         saw_run_open(p, m->weights, &run))
         fail_msg("%s", saw_context_error(m->ctx));
+    how->bytes = saw_program_run_bytes(p);
     golden_fill(m, run);
     *(float *)saw_run_named(run, "gradient of the loss").data = 1;
-    assert_int_equal(saw_run_execute(run), SAW_OK);
+    for (int i = 0; i <= how->times; i++) {
+        saw_run_accumulate(run, i > 1); /* the first is forgotten */
+        assert_int_equal(saw_run_execute(run), SAW_OK);
+    }
     float *out = NULL;
     *count = 0;
     for (saw_val v = 1; v < saw_graph_values(g); v++) {
@@ -146,15 +160,46 @@ static void training_in_any_grouping(void **state)
 {
     (void)state;
     int64_t n, n_got;
-    float *want = gradients(&cases[2], 1, true, &n);
+    float *want = gradients(&cases[2], &(training){.threads = 1, .ungrouped = true}, &n);
     assert_true(n > 10000);
     for (int threads = 1; threads <= 3; threads++) {
-        float *got = gradients(&cases[2], threads, false, &n_got);
+        float *got = gradients(&cases[2], &(training){.threads = threads}, &n_got);
         assert_int_equal(n, n_got);
         assert_same_bits("gradients", want, got, n);
         free(got);
     }
     free(want);
+}
+
+static void checkpoints_change_memory_only(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t n, n_got;
+        training kept = {.threads = 2}, again = {.threads = 2, .checkpoint = true};
+        float *want = gradients(&cases[i], &kept, &n), *got = gradients(&cases[i], &again, &n_got);
+        assert_int_equal(n, n_got);
+        assert_same_bits("gradients", want, got, n);
+        assert_true(again.bytes < kept.bytes);
+        free(want);
+        free(got);
+    }
+}
+
+static void executions_add_up(void **state)
+{
+    (void)state;
+    int64_t n;
+    float *once = gradients(&cases[0], &(training){.threads = 2}, &n),
+          *twice = gradients(&cases[0], &(training){.threads = 2, .times = 2}, &n);
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        error += pow((double)twice[i] - 2.0 * once[i], 2);
+        norm += pow(2.0 * once[i], 2);
+    }
+    assert_true(norm > 0 && error < 1e-12 * norm);
+    free(once);
+    free(twice);
 }
 
 static void batch_of_three(void **state)
@@ -587,6 +632,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_grouping),
         cmocka_unit_test(training_in_any_grouping),
+        cmocka_unit_test(checkpoints_change_memory_only),
+        cmocka_unit_test(executions_add_up),
         cmocka_unit_test(batch_of_three),
         cmocka_unit_test(dead_stems_are_dropped),
         cmocka_unit_test(listing_names_everything),
