@@ -232,6 +232,54 @@ static void cpu_attention(const saw_call *c)
         }
 }
 
+static size_t backward_scratch(const saw_call *c)
+{
+    const attention_attr *a = c->attr;
+    return c->simd->attention_gradient_bytes(c->in[1].dims[a->axis], saw_last(&c->in[0]),
+                                             saw_last(&c->in[2]));
+}
+
+static void cpu_attention_backward(const saw_call *c)
+{
+    const attention_attr *a = c->attr;
+    const saw_tensor *from[] = {&c->in[0],  &c->in[1],  &c->in[2], &c->in[4],
+                                &c->out[0], &c->out[1], &c->out[2]};
+    saw_tensor views[7];
+    const saw_tensor *t[7];
+    for (int i = 0; i < 7; i++) {
+        views[i] = saw_without(*from[i], a->axis);
+        t[i] = &views[i];
+    }
+    saw_attend_gradient p = {.n_q = c->in[0].dims[a->axis],
+                             .n_k = c->in[1].dims[a->axis],
+                             .d = saw_last(&c->in[0]),
+                             .d_v = saw_last(&c->in[2]),
+                             .q_stride = views[0].strides[a->axis],
+                             .k_stride = views[1].strides[a->axis],
+                             .v_stride = views[2].strides[a->axis],
+                             .grad_stride = views[3].strides[a->axis],
+                             .dq_stride = views[4].strides[a->axis],
+                             .dk_stride = views[5].strides[a->axis],
+                             .dv_stride = views[6].strides[a->axis],
+                             .add_dq = saw_adds(c, 0),
+                             .add_dk = saw_adds(c, 1),
+                             .add_dv = saw_adds(c, 2),
+                             .scale = (float)a->scale,
+                             .scratch = c->scratch};
+    saw_walk w = saw_walk_start(views[0].ndim - 1, 7, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            p.q = SAW_ROW(const float, w, 0, r);
+            p.k = SAW_ROW(const float, w, 1, r);
+            p.v = SAW_ROW(const float, w, 2, r);
+            p.grad = SAW_ROW(const float, w, 3, r);
+            p.dq = w.data[4] ? SAW_ROW(float, w, 4, r) : NULL;
+            p.dk = w.data[5] ? SAW_ROW(float, w, 5, r) : NULL;
+            p.dv = w.data[6] ? SAW_ROW(float, w, 6, r) : NULL;
+            c->simd->attention_gradient(&p);
+        }
+}
+
 const saw_op saw_op_attention = {
     .name = "attention",
     .attr_bytes = sizeof(attention_attr),
@@ -241,6 +289,8 @@ const saw_op saw_op_attention = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_attention,
+    .cpu_backward = cpu_attention_backward,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 110,
 };

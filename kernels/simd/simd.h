@@ -77,6 +77,20 @@ typedef struct saw_attend {
     void *scratch; /* attention_scratch_bytes, 64-byte aligned: used by attention only */
 } saw_attend;
 
+/**
+ * The gradients of saw_attend (without a mask, float32), given that of o. dq, dk, dv are set, or
+ * added to; NULL: not wanted. They may not overlap q, k, v, grad.
+ */
+typedef struct saw_attend_gradient {
+    int64_t n_q, n_k, d, d_v;
+    const float *q, *k, *v, *grad;
+    float *dq, *dk, *dv;
+    ptrdiff_t q_stride, k_stride, v_stride, grad_stride, dq_stride, dk_stride, dv_stride;
+    bool add_dq, add_dk, add_dv;
+    float scale;
+    void *scratch; /* attention_gradient_bytes, 64-byte aligned */
+} saw_attend_gradient;
+
 /** x and y below are n floats, in place allowed. */
 typedef void saw_map(const float *x, float *y, int64_t n);
 
@@ -111,6 +125,8 @@ typedef struct saw_simd {
     size_t (*attention_scratch_bytes)(int64_t d);
     void (*attention_pack)(const saw_attend *p);
     void (*attention)(const saw_attend *p);
+    size_t (*attention_gradient_bytes)(int64_t n_k, int64_t d, int64_t d_v);
+    void (*attention_gradient)(const saw_attend_gradient *p);
 
     /* ---- rows: row i of x is x + i * x_stride, d floats; in place allowed
      * -------------------------------------- */

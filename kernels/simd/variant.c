@@ -2,7 +2,7 @@
  * variant.c - the primitives of simd.h for the instruction set that this file is compiled for;
  * SAW_ISA is its name.
  */
-#include "kernels/simd/attention.h"
+#include "kernels/simd/attention_gradient.h"
 
 INLINE vf chain_f32(vf x, vf a, vf b)
 {
@@ -75,6 +75,8 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .attention_scratch_bytes = attention_scratch_bytes,
     .attention_pack = attention_pack,
     .attention = attention,
+    .attention_gradient_bytes = attention_gradient_bytes,
+    .attention_gradient = attention_gradient,
     .rmsnorm = rmsnorm,
     .layernorm = layernorm,
     .softmax = softmax,
