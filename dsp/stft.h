@@ -79,6 +79,15 @@ void saw_stft_inverse(const saw_stft *s, const float *spec, int64_t frames, int6
 void saw_stft_forward_adjoint(const saw_stft *s, const float *dspec, int64_t frame_stride,
                               int64_t bin_stride, int64_t samples, int64_t sample0, int64_t n,
                               float *dx, void *scratch);
+/** Frames [*first, *end) of forward, outside of which no frame reads one of samples [sample0,
+ * sample0 + n). */
+void saw_stft_frames_over(const saw_stft *s, int64_t samples, int64_t sample0, int64_t n,
+                          int64_t *first, int64_t *end);
+/** The part of forward_adjoint that one frame has, whose gradient alone is given. Added up in
+ * rising order, frames give the same bits however the samples are split. */
+void saw_stft_frame_adjoint(const saw_stft *s, const float *dframe, int64_t bin_stride,
+                            int64_t samples, int64_t frame, int64_t sample0, int64_t n, float *dx,
+                            void *scratch);
 /** Add to dspec, frames [frame0, frame0 + nframes) of `frames`, the gradient through inverse of a
  * loss with the gradient dy[length]. */
 void saw_stft_inverse_adjoint(const saw_stft *s, const float *dy, int64_t length, int64_t frames,
@@ -105,6 +114,9 @@ void saw_stft64_inverse(const saw_stft *s, const double *spec, int64_t frames, i
 void saw_stft64_forward_adjoint(const saw_stft *s, const double *dspec, int64_t frame_stride,
                                 int64_t bin_stride, int64_t samples, int64_t sample0, int64_t n,
                                 double *dx, void *scratch);
+void saw_stft64_frame_adjoint(const saw_stft *s, const double *dframe, int64_t bin_stride,
+                              int64_t samples, int64_t frame, int64_t sample0, int64_t n,
+                              double *dx, void *scratch);
 void saw_stft64_inverse_adjoint(const saw_stft *s, const double *dy, int64_t length, int64_t frames,
                                 int64_t frame0, int64_t nframes, double *dspec,
                                 int64_t frame_stride, int64_t bin_stride, void *scratch);

@@ -33,6 +33,15 @@ static inline saw_tensor saw_without(saw_tensor t, int axis)
     return t;
 }
 
+/** Item b of the batch alone. */
+static inline saw_tensor saw_item_of(const saw_tensor *t, int64_t b)
+{
+    saw_tensor v = saw_without(*t, 0);
+    if (v.data)
+        v.data = (char *)v.data + b * t->strides[0] * (int64_t)saw_dtype_bytes(t->dtype);
+    return v;
+}
+
 #ifdef SAW_REF
 
 /** Set *at, or add to it. */

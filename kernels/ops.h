@@ -174,6 +174,32 @@ saw_val saw_stream_istft(saw_graph *g, saw_val spectrum, const saw_stft *plan);
 
 /* ---- losses ---------------------------------------------------------------------------------- */
 
+/** A loss of every item: y and target [B, ...] -> [B]. See wave_loss.c for the formulas and eps. */
+typedef enum saw_wave_distance {
+    SAW_WAVE_L1,
+    SAW_WAVE_L2,
+    SAW_WAVE_SNR,
+    SAW_WAVE_SI_SDR,
+    SAW_WAVE_L1SNR
+} saw_wave_distance;
+saw_val saw_wave_loss(saw_graph *g, saw_val y, saw_val target, saw_wave_distance distance,
+                      double eps);
+/** mean |y - target|^power (1 or 2) of every item without its errors above their q-quantile;
+ * coarse: without the items whose mean is above that of the batch. y and target [B, ...] -> [B]. */
+saw_val saw_masked_loss(saw_graph *g, saw_val y, saw_val target, double q, int power, bool coarse);
+
+enum { SAW_SPECTRAL_STFTS = 8 };
+typedef enum saw_spectral_distance {
+    SAW_SPECTRAL_MODULUS, /* mean |Z| */
+    SAW_SPECTRAL_PARTS,   /* mean over re and im of their size */
+    SAW_SPECTRAL_SQUARES  /* mean over re and im of their square */
+} saw_spectral_distance;
+/** Sum over n centred STFTs (1 .. SAW_SPECTRAL_STFTS; borrowed as long as programs of this graph
+ * live) of a mean over frames and bins of Z = STFT(y - target): y and target [B,C,N] -> [B,C,J],
+ * each row adding up to the loss of its channel. Gradients take all numbers of a row to have the
+ * same weight. */
+saw_val saw_spectral_loss(saw_graph *g, saw_val y, saw_val target, int n,
+                          const saw_stft *const *plans, saw_spectral_distance distance);
 /** weight * mean |y - target| -> [1]. */
 saw_val saw_l1_loss(saw_graph *g, saw_val y, saw_val target, double weight);
 

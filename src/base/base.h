@@ -113,6 +113,10 @@ uint64_t saw_fnv1a(const void *bytes, size_t n);
 bool saw_parse_double(const char *s, double *out);
 bool saw_parse_int64(const char *s, int64_t *out);
 
+/** The word that is most like `word` (letters inserted, dropped, changed, swapped; or its
+ * beginning), for "did you mean"; NULL when none is near. */
+const char *saw_nearest_word(const char *word, const char *const *words, int count);
+
 float saw_f16_to_f32(uint16_t h);
 uint16_t saw_f32_to_f16(float f);
 float saw_bf16_to_f32(uint16_t h);

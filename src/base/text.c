@@ -60,6 +60,50 @@ bool saw_parse_int64(const char *s, int64_t *out)
     return true;
 }
 
+enum { WORD_ROOM = 64 };
+
+/* Fewest letters to insert, drop, change or swap with the neighbour. */
+static int edit_distance(const char *a, const char *b)
+{
+    int n = (int)strlen(a), m = (int)strlen(b), d[WORD_ROOM][WORD_ROOM];
+    if (n >= WORD_ROOM || m >= WORD_ROOM)
+        return WORD_ROOM;
+    for (int i = 0; i <= n; i++) {
+        for (int j = 0; j <= m; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = i + j;
+                continue;
+            }
+            int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            if (d[i - 1][j] + 1 < best)
+                best = d[i - 1][j] + 1;
+            if (d[i][j - 1] + 1 < best)
+                best = d[i][j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                d[i - 2][j - 2] + 1 < best)
+                best = d[i - 2][j - 2] + 1;
+            d[i][j] = best;
+        }
+    }
+    return d[n][m];
+}
+
+const char *saw_nearest_word(const char *word, const char *const *words, int count)
+{
+    const char *nearest = NULL;
+    int least = 1 + (int)strlen(word) / 3;
+    for (int i = 0; i < count; i++) {
+        int distance = edit_distance(word, words[i]);
+        size_t n = strlen(word);
+        bool begins = n >= 3 && strncmp(word, words[i], n) == 0;
+        if (distance <= least || (begins && !nearest)) {
+            nearest = words[i];
+            least = distance <= least ? distance - 1 : least;
+        }
+    }
+    return nearest;
+}
+
 static uint32_t bits_of(float f)
 {
     uint32_t u;

@@ -59,8 +59,8 @@ static subject open_subject(const op_case *k)
         s.dims[i] = saw_dims_val(s.g, i < s.n_in ? s.e->in[i] : s.e->out[i - s.n_in]);
         int64_t n = s.dims[i].n ? saw_dims_count(&s.dims[i]) : 0;
         bool input = i < s.n_in;
-        s.values[i] =
-            values_of(k->name, i, n, input && k->gain != 0 ? k->gain : 1, input ? k->offset : 0);
+        double gain = !input ? !(k->fixed >> i & 1) : k->gain != 0 ? k->gain : 1;
+        s.values[i] = values_of(k->name, i, n, gain, input ? k->offset : 0);
     }
     return s;
 }

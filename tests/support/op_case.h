@@ -20,7 +20,8 @@ typedef struct op_case {
     saw_dims in[OP_CASE_INPUTS];
     uint32_t params; /* bits of the inputs that are weights: always whole and dense, packed when the
                         op asks so */
-    uint32_t fixed;  /* bits of the inputs that have no gradient */
+    uint32_t
+        fixed; /* bits of the inputs that have no gradient, then of the outputs that take none */
     double gain, offset; /* values of the inputs lie in offset +- gain; gain 0: 1 */
     bool dense_last;     /* the reference too needs the last axis contiguous */
 } op_case;
