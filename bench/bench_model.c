@@ -3,13 +3,19 @@
  * the error against stored samples when they are given.
  *
  *     bench_model [--threads N] [--precision f32|bf16|int8] [--runs N] [--plan] [--golden FOLDER]
+ *     bench_model --train full|lora [--checkpoint] [--threads N] [--runs N] [--plan]
  *
  * The model is BS-RoFormer 384 x 6 on 8 s of stereo (74.5 M parameters, 2.95 TFLOP). FOLDER holds
- * output_samples.npz of the same case.
+ * output_samples.npz of the same case. With --train: whole training steps (forward, backward,
+ * AdamW) on 4 s, of all parameters or of LoRA r 8 on every linear layer of the transformers.
  */
 #include "core/program.h"
+#include "kernels/ops.h"
 #include "kernels/simd/simd.h"
+#include "models/adapters/lora.h"
 #include "models/model.h"
+#include "nn/adapter.h"
+#include "nn/optim.h"
 #include "support/formula.h"
 #include "support/npy.h"
 
@@ -86,22 +92,39 @@ static double golden_error(saw_tensor y, const char *folder)
     return -10 * log10(e / s);
 }
 
+/* Loss and backward behind the model; what of it trains. */
+static void record_training(saw_graph *g, bool lora, int64_t samples)
+{
+    saw_val y = saw_graph_find(g, "stem0"),
+            target = saw_input(g, "target", SAW_DIMS(1, 2, samples));
+    saw_val loss = saw_l1_loss(g, y, target, 1);
+    saw_output(g, "loss", loss);
+    saw_graph_train(g, lora ? "*.lora_?.weight" : "*");
+    saw_graph_differentiate(g, loss);
+}
+
 int main(int argc, char **argv)
 {
     saw_options options = {.log = print_line};
     saw_precision precision = SAW_PRECISION_F32;
     int runs = 3;
-    bool list = false;
+    bool list = false, train = false, lora = false;
+    saw_checkpointing checkpoint = SAW_CHECKPOINT_NONE;
+    int64_t samples = 352800;
     const char *golden = NULL;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--plan"))
             list = true;
+        else if (!strcmp(argv[i], "--checkpoint"))
+            checkpoint++; /* twice: nested */
         else if (i + 1 == argc)
             return fprintf(stderr, "%s wants a value\n", argv[i]), 2;
         else if (!strcmp(argv[i], "--threads"))
             options.threads = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--runs"))
             runs = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--train"))
+            train = true, lora = !strcmp(argv[++i], "lora"), samples = 176400;
         else if (!strcmp(argv[i], "--golden"))
             golden = argv[++i];
         else if (!strcmp(argv[i], "--precision"))
@@ -124,7 +147,15 @@ int main(int argc, char **argv)
     if (saw_config_parse_json(ctx, "bench", config_text, strlen(config_text), &config) ||
         saw_model_configure(ctx, config, NULL, &spec) || saw_graph_open(ctx, &g))
         return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
-    spec.model->record(g, spec.options, saw_input(g, "mix", SAW_DIMS(1, 2, 352800)));
+    static const saw_lora_options low_rank = {.rank = 8, .scale = 1};
+    const saw_adapted row = {"layers.*", saw_adapter_named("lora"), &low_rank, true};
+    const saw_adapters adapters = {1, &row};
+    if (lora)
+        nn_adapt(g, &adapters);
+    saw_graph_checkpoint(g, checkpoint);
+    spec.model->record(g, spec.options, saw_input(g, "mix", SAW_DIMS(1, 2, samples)));
+    if (train)
+        record_training(g, lora, samples);
     if (saw_program_build(g, &(saw_program_options){.precision = precision}, &p))
         return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
     double t1 = saw_seconds();
@@ -141,8 +172,21 @@ int main(int argc, char **argv)
     double t2 = saw_seconds();
     saw_tensor mix = saw_run_named(run, "mix");
     for (int c = 0; c < 2; c++)
-        for (int64_t i = 0; i < 352800; i++)
-            ((float *)mix.data)[c * 352800 + i] = test_input("", c, i, 44100);
+        for (int64_t i = 0; i < samples; i++)
+            ((float *)mix.data)[c * samples + i] = test_input("", c, i, 44100);
+    nn_optim *optim = NULL;
+    if (train) {
+        const saw_range *ranges;
+        int n = saw_program_ranges(p, &ranges);
+        nn_optim_options how;
+        if (nn_optim_defaults(ctx, "adamw", &how) ||
+            nn_optim_open(ctx, &how, n, ranges, NULL, saw_run_params(run).data, &optim))
+            return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
+        *(float *)saw_run_named(run, "gradient of the loss").data = 1;
+        saw_tensor target = saw_run_named(run, "target");
+        for (int64_t i = 0; i < saw_tensor_count(&target); i++)
+            ((float *)target.data)[i] = 0.5f * ((float *)mix.data)[i];
+    }
     saw_dtype dtype = saw_precision_dtype(precision);
     double seconds[64], peak = 0, peak_f32 = 0;
     for (int r = 0; r < runs && r < 64; r++) {
@@ -152,8 +196,12 @@ int main(int argc, char **argv)
         double start = saw_seconds();
         if (saw_run_execute(run))
             return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
+        if (train)
+            nn_optim_step(optim, 1, saw_run_params(run).data, saw_run_gradients(run).data);
         seconds[r] = saw_seconds() - start;
-        printf("run %d: %.3f s\n", r, seconds[r]);
+        printf("run %d: %.3f s", r, seconds[r]);
+        printf(train ? ", loss %.6g\n" : "\n",
+               train ? *(float *)saw_run_named(run, "loss").data : 0);
     }
     qsort(seconds, (size_t)runs, sizeof *seconds, by_value);
     double gflop = saw_program_flops(p) * 1e-9, median = seconds[runs / 2];
@@ -174,6 +222,7 @@ int main(int argc, char **argv)
     if (golden)
         printf("against the golden samples: %.1f dB\n",
                golden_error(saw_run_named(run, "stem0"), golden));
+    nn_optim_close(optim);
     saw_run_close(run);
     saw_weights_close(w);
     saw_program_close(p);

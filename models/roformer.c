@@ -70,8 +70,12 @@ static saw_val transformer(saw_graph *g, saw_val x, const roformer_options *o, i
     saw_scope(g, 0, "layers.%d.%d", block, module + o->module_shift);
     for (int i = 0; i < depth; i++) {
         saw_scope(g, SAW_SCOPE_CHECKPOINT, "layers.%d", i);
+        saw_scope(g, SAW_SCOPE_CHECKPOINT_FINE, "%s", "");
         x = along ? transformer_layer(g, x, o, along) : linear_layer(g, x, o);
+        saw_scope_end(g);
+        saw_scope(g, SAW_SCOPE_CHECKPOINT_FINE, "%s", "");
         x = feed_forward(g, x, o);
+        saw_scope_end(g);
         saw_scope_end(g);
     }
     if (o->mel)
@@ -93,12 +97,14 @@ static saw_val trunk(saw_graph *g, saw_val x, const roformer_options *o)
     saw_val skip = 0; /* sum of the outputs of all earlier blocks */
     for (int i = 0; i < o->depth; i++) {
         int module = 0;
+        saw_scope(g, SAW_SCOPE_CHECKPOINT_FINE, "%s", "");
         if (o->linear_depth)
             x = tap_block(g, i, "linear", transformer(g, x, o, i, module++, o->linear_depth, 0));
         if (o->skip && skip)
             x = saw_add(g, x, skip);
         x = tap_block(g, i, "time", transformer(g, x, o, i, module++, o->time_depth, 1));
         x = tap_block(g, i, "freq", transformer(g, x, o, i, module, o->freq_depth, 2));
+        saw_scope_end(g);
         if (o->skip && i + 1 < o->depth)
             skip = skip ? saw_add(g, skip, x) : x;
     }

@@ -38,8 +38,10 @@ struct saw_graph {
     int path_flags[64];
     int path_segments[64]; /* before the scope */
     int depth;
-    bool checkpoint;
-    int segment, n_segments;
+    saw_checkpointing checkpoint;
+    int segment;
+    int *parents; /* per segment: the one around it, 0 none */
+    int n_segments, room_segments;
     saw_val *names; /* open-addressing table of named values */
     int n_names, room_names;
     const void *user;
@@ -79,6 +81,7 @@ void saw_graph_close(saw_graph *g)
     saw_free(g->ctx, g->values);
     saw_free(g->ctx, g->entries);
     saw_free(g->ctx, g->names);
+    saw_free(g->ctx, g->parents);
     saw_free(g->ctx, g);
 }
 
@@ -166,6 +169,27 @@ static const char *graph_string(saw_graph *g, const char *s)
 
 /* ---- scopes ---------------------------------------------------------------------------------- */
 
+/* A scope that is a checkpoint becomes the present segment. */
+static void open_segment(saw_graph *g, int flags)
+{
+    bool nested = g->checkpoint == SAW_CHECKPOINT_NESTED;
+    int wanted = SAW_SCOPE_CHECKPOINT | (nested ? SAW_SCOPE_CHECKPOINT_FINE : 0);
+    if (!g->checkpoint || !(flags & wanted) || (g->segment && !nested))
+        return;
+    if (g->n_segments + 1 >= g->room_segments) {
+        int room = g->room_segments ? 2 * g->room_segments : 64;
+        int *more = saw_realloc(g->ctx, g->parents, (size_t)room * sizeof *more);
+        if (!more) {
+            g->status = g->status ? g->status : SAW_ERR_MEMORY;
+            return;
+        }
+        g->parents = more;
+        g->room_segments = room;
+    }
+    g->parents[++g->n_segments] = g->segment;
+    g->segment = g->n_segments;
+}
+
 void saw_scope(saw_graph *g, int flags, const char *fmt, ...)
 {
     char name[PATH_ROOM];
@@ -181,8 +205,7 @@ void saw_scope(saw_graph *g, int flags, const char *fmt, ...)
     g->path_ends[g->depth] = old;
     g->path_flags[g->depth] = flags | (g->depth ? g->path_flags[g->depth - 1] : 0);
     g->path_segments[g->depth] = g->segment;
-    if (flags & SAW_SCOPE_CHECKPOINT && g->checkpoint && !g->segment)
-        g->segment = ++g->n_segments;
+    open_segment(g, flags);
     g->depth++;
     if (n) {
         if (old)
@@ -199,9 +222,9 @@ void saw_scope_end(saw_graph *g)
     g->segment = g->path_segments[g->depth];
 }
 
-void saw_graph_checkpoint(saw_graph *g, bool on)
+void saw_graph_checkpoint(saw_graph *g, saw_checkpointing how)
 {
-    g->checkpoint = on;
+    g->checkpoint = how;
 }
 
 const char *saw_scope_name(saw_graph *g, const char *name)
@@ -717,7 +740,7 @@ static bool grad_adds(saw_graph *g, saw_val v, int operand)
 typedef struct tracks {
     bool *active;   /* a trainable parameter reaches it */
     bool *data;     /* an input reaches it: no weight, and not made of weights alone */
-    saw_val *again; /* of a value of the checkpoint that is being gone through: recomputed */
+    saw_val *again; /* of a value inside of checkpoints: as last recomputed */
     int count;
 } tracks;
 
@@ -762,7 +785,7 @@ static saw_val kept_value(saw_graph *g, tracks *t, saw_val v)
     saw_val root = v ? g->values[v].base : 0;
     if (!root || !t->again[root])
         return v;
-    if (v != root && !t->again[v])
+    if (v != root && (!t->again[v] || g->values[t->again[v]].base != t->again[root]))
         t->again[v] = view_on(g, v, t->again[root]);
     return t->again[v];
 }
@@ -772,7 +795,6 @@ static saw_val kept_value(saw_graph *g, tracks *t, saw_val v)
  * those values are kept. */
 static void recompute(saw_graph *g, tracks *t, int first, int last)
 {
-    memset(t->again, 0, (size_t)t->count * sizeof *t->again);
     bool any = false;
     for (int i = first; i <= last; i++)
         for (int k = 0; k < g->entries[i].n_out; k++)
@@ -854,6 +876,54 @@ static void record_backward(saw_graph *g, tracks *t, int i, int to)
     }
 }
 
+static void backward_entry(saw_graph *g, tracks *t, int i)
+{
+    const saw_entry *f = &g->entries[i];
+    bool any = false, wanted = false;
+    for (int k = 0; k < f->n_out; k++)
+        any = any || g->values[f->out[k]].grad_started;
+    for (int k = 0; k < f->n_in; k++)
+        wanted = wanted || t->active[f->in[k] ? g->values[f->in[k]].base : 0];
+    if (!any || !wanted)
+        return;
+    if (!f->op->differentiable) {
+        saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "the operation %s has no gradient", f->op->name);
+    } else if (f->op->joint_backward) {
+        record_backward(g, t, i, TO_DATA | TO_WEIGHTS);
+    } else {
+        record_backward(g, t, i, TO_WEIGHTS);
+        record_backward(g, t, i, TO_DATA);
+    }
+}
+
+/* The segment right inside of `outer` that entry i belongs to; 0: none. */
+static int segment_inside(const saw_graph *g, int i, int outer)
+{
+    int s = g->entries[i].segment;
+    while (s && s != outer && g->parents[s] != outer)
+        s = g->parents[s];
+    return s == outer ? 0 : s;
+}
+
+/* Entries [first, last] of the segment `outer`, or of none, from the last to the first; segments
+ * inside are recomputed, and then gone through in the same way. */
+static void backward_range(saw_graph *g, tracks *t, int first, int last, int outer)
+{
+    for (int i = last; i >= first && !g->status; i--) {
+        int segment = segment_inside(g, i, outer);
+        if (!segment) {
+            backward_entry(g, t, i);
+            continue;
+        }
+        int begin = i;
+        while (begin > first && segment_inside(g, begin - 1, outer) == segment)
+            begin--;
+        recompute(g, t, begin, i);
+        backward_range(g, t, begin, i, segment);
+        i = begin;
+    }
+}
+
 saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
 {
     if (g->status)
@@ -874,33 +944,7 @@ saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
             g->values[loss].grad_started = true;
         }
     }
-    int segment = 0;
-    for (int i = g->n_entries - 1; i >= 0 && !g->status; i--) {
-        const saw_entry *f = &g->entries[i];
-        if (f->segment != segment) { /* neighbours in one checkpoint are recomputed together */
-            segment = f->segment;
-            int first = i;
-            while (segment && first > 0 && g->entries[first - 1].segment == segment)
-                first--;
-            recompute(g, &t, first, segment ? i : first - 1);
-            f = &g->entries[i];
-        }
-        bool any = false, wanted = false;
-        for (int k = 0; k < f->n_out; k++)
-            any = any || g->values[f->out[k]].grad_started;
-        for (int k = 0; k < f->n_in; k++)
-            wanted = wanted || t.active[f->in[k] ? g->values[f->in[k]].base : 0];
-        if (!any || !wanted)
-            continue;
-        if (!f->op->differentiable) {
-            saw_graph_fail(g, SAW_ERR_UNSUPPORTED, "the operation %s has no gradient", f->op->name);
-        } else if (f->op->joint_backward) {
-            record_backward(g, &t, i, TO_DATA | TO_WEIGHTS);
-        } else {
-            record_backward(g, &t, i, TO_WEIGHTS);
-            record_backward(g, &t, i, TO_DATA);
-        }
-    }
+    backward_range(g, &t, 0, g->n_entries - 1, 0);
     tracks_close(g, &t);
     return g->status;
 }

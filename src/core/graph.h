@@ -47,7 +47,7 @@ typedef struct saw_entry {
     int forward;  /* of a backward entry: the entry it belongs to; else -1 */
     int original; /* number of a recomputed entry's original, of a backward entry's forward entry;
                      else its own */
-    int segment;  /* checkpoint scope that it was recorded in; 0: none */
+    int segment;  /* innermost checkpoint scope that it was recorded in; 0: none */
 } saw_entry;
 
 saw_status saw_graph_open(saw_context *ctx, saw_graph **out);
@@ -71,13 +71,18 @@ const void *saw_graph_user(const saw_graph *g);
 /* ---- scopes and names ------------------------------------------------------------------------ */
 
 enum {
-    SAW_SCOPE_SHARED = 1,    /* parameters may be named again in it */
-    SAW_SCOPE_CHECKPOINT = 2 /* a checkpoint: what backward needs of it may be computed again */
+    SAW_SCOPE_SHARED = 1,     /* parameters may be named again in it */
+    SAW_SCOPE_CHECKPOINT = 2, /* a checkpoint: what backward needs of it may be computed again */
+    SAW_SCOPE_CHECKPOINT_FINE = 4 /* the same in a nested plan only */
 };
+typedef enum saw_checkpointing {
+    SAW_CHECKPOINT_NONE,
+    SAW_CHECKPOINT_PLAIN, /* the outermost scopes with SAW_SCOPE_CHECKPOINT: one more forward */
+    SAW_CHECKPOINT_NESTED /* all flagged scopes, those in others too: about two more forwards */
+} saw_checkpointing;
 /** Whether backward computes the values inside of checkpoint scopes again instead of keeping them
- * (Chen et al., arXiv 1604.06174). Before recording; false at first. The outermost flagged scope
- * counts. Changes no bit. */
-void saw_graph_checkpoint(saw_graph *g, bool on);
+ * (Chen et al., arXiv 1604.06174). Before recording; NONE at first. Changes no bit. */
+void saw_graph_checkpoint(saw_graph *g, saw_checkpointing how);
 /** Enter a scope; `name` may hold dots and printf directives. "" adds nothing to names. */
 void saw_scope(saw_graph *g, int flags, const char *fmt, ...) SAW_PRINTF(3, 4);
 void saw_scope_end(saw_graph *g);
