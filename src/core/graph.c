@@ -714,18 +714,76 @@ static saw_val grad_value(saw_graph *g, saw_val v)
     return v == root ? d : view_on(g, v, d);
 }
 
+/* What the pass knows of every forward value, by number. */
+typedef struct tracks {
+    bool *active;   /* a trainable parameter reaches it */
+    bool *reaches;  /* it reaches the loss */
+    bool *data;     /* an input reaches it: no weight, and not made of weights alone */
+    bool *sliced;   /* of a root: its gradient is set slice by slice */
+    saw_val *again; /* of a value inside of checkpoints: as last recomputed */
+    int entries;    /* forward ones */
+} tracks;
+
+/* Whether the slices of a root that entries read cover it, each element once, and all of them get a
+ * gradient: then the gradient need not be zeroed first. */
+static bool slices_cover(const saw_graph *g, const tracks *t, saw_val root)
+{
+    const saw_value *x = &g->values[root];
+    int64_t begins[8], covered = 0, inner = 0;
+    int n = 0;
+    for (int i = 0; i < t->entries; i++) {
+        const saw_entry *e = &g->entries[i];
+        bool reaches = false;
+        for (int k = 0; k < e->n_out; k++)
+            reaches = reaches || t->reaches[e->out[k]];
+        for (int k = 0; k < e->n_in && reaches; k++) {
+            if (!e->in[k] || g->values[e->in[k]].base != root)
+                continue;
+            const saw_value *v = &g->values[e->in[k]];
+            int64_t count = 1, dense[SAW_MAX_DIMS], whole = 1;
+            if (v->kind != SAW_VALUE_VIEW || n == 8 || k >= SAW_LAST_ADD_BIT)
+                return false;
+            saw_dense_strides(v->dims.n, v->dims.d, dense);
+            for (int a = v->lead; a < v->dims.n; a++) {
+                count *= v->dims.d[a];
+                if (v->strides[a] != dense[a])
+                    return false;
+            }
+            for (int a = v->lead; a < x->dims.n; a++)
+                whole *= x->dims.d[a];
+            for (int m = 0; m < n; m++)
+                if (begins[m] == v->offset)
+                    return false;
+            if (n && whole != inner)
+                return false;
+            inner = whole;
+            begins[n++] = v->offset;
+            covered += count;
+            /* equal parts at different multiples of their size cannot overlap */
+            if (v->offset % count || covered != n * count)
+                return false;
+        }
+    }
+    return n > 0 && covered == inner;
+}
+
 /* Does the entry's write of the gradient of v set or add? Gradients of parameters always add. A
  * value written in slices is zeroed first, and so is one whose operand number has no bit of its
  * own. */
-static bool grad_adds(saw_graph *g, saw_val v, int operand)
+static bool grad_adds(saw_graph *g, const tracks *t, saw_val v, int operand)
 {
     saw_val root = g->values[v].base;
+    if (t->sliced[root])
+        return false;
     if (g->values[root].grad_started)
         return true;
     g->values[root].grad_started = true;
     if (g->values[root].kind == SAW_VALUE_PARAM)
         return true;
     if (v == root && operand < SAW_LAST_ADD_BIT)
+        return false;
+    t->sliced[root] = slices_cover(g, t, root);
+    if (t->sliced[root])
         return false;
     zero_attr *attr = saw_graph_copy(g, &(zero_attr){g->values[root].dims}, sizeof *attr);
     saw_entry *z = attr ? new_entry(g, &saw_op_zero, attr, 0, 1) : NULL;
@@ -736,21 +794,16 @@ static bool grad_adds(saw_graph *g, saw_val v, int operand)
     return true;
 }
 
-/* What the pass knows of every forward value, by number. */
-typedef struct tracks {
-    bool *active;   /* a trainable parameter reaches it */
-    bool *data;     /* an input reaches it: no weight, and not made of weights alone */
-    saw_val *again; /* of a value inside of checkpoints: as last recomputed */
-    int count;
-} tracks;
-
-static bool tracks_open(saw_graph *g, tracks *t)
+static bool tracks_open(saw_graph *g, tracks *t, saw_val loss)
 {
-    t->count = g->n_values;
-    t->active = saw_calloc(g->ctx, (size_t)t->count, sizeof *t->active);
-    t->data = saw_calloc(g->ctx, (size_t)t->count, sizeof *t->data);
-    t->again = saw_calloc(g->ctx, (size_t)t->count, sizeof *t->again);
-    if (!t->active || !t->data || !t->again)
+    size_t n = (size_t)g->n_values;
+    t->entries = g->n_entries;
+    t->active = saw_calloc(g->ctx, n, sizeof *t->active);
+    t->data = saw_calloc(g->ctx, n, sizeof *t->data);
+    t->again = saw_calloc(g->ctx, n, sizeof *t->again);
+    t->reaches = saw_calloc(g->ctx, n, sizeof *t->reaches);
+    t->sliced = saw_calloc(g->ctx, n, sizeof *t->sliced);
+    if (!t->active || !t->data || !t->again || !t->reaches || !t->sliced)
         return false;
     for (saw_val v = 1; v < g->n_values; v++) {
         t->active[v] = g->values[v].kind == SAW_VALUE_PARAM && g->values[v].trainable;
@@ -769,6 +822,16 @@ static bool tracks_open(saw_graph *g, tracks *t)
             t->data[e->out[k]] = data;
         }
     }
+    t->reaches[loss] = true;
+    for (int i = g->n_entries - 1; i >= 0; i--) {
+        const saw_entry *e = &g->entries[i];
+        bool reaches = false;
+        for (int k = 0; k < e->n_out; k++)
+            reaches = reaches || t->reaches[e->out[k]];
+        for (int k = 0; k < e->n_in && reaches; k++)
+            if (e->in[k])
+                t->reaches[g->values[e->in[k]].base] = true;
+    }
     return true;
 }
 
@@ -777,6 +840,8 @@ static void tracks_close(saw_graph *g, tracks *t)
     saw_free(g->ctx, t->active);
     saw_free(g->ctx, t->data);
     saw_free(g->ctx, t->again);
+    saw_free(g->ctx, t->reaches);
+    saw_free(g->ctx, t->sliced);
 }
 
 /* What backward reads in place of a forward value. */
@@ -839,7 +904,7 @@ static void record_backward(saw_graph *g, tracks *t, int i, int to)
         saw_val root = f.in[k] ? g->values[f.in[k]].base : 0;
         bool wanted = t->active[root] && to & (t->data[root] ? TO_DATA : TO_WEIGHTS);
         grads[k] = wanted ? grad_value(g, f.in[k]) : 0;
-        adds[k] = grads[k] && grad_adds(g, f.in[k], k); /* may record an entry of zeros before */
+        adds[k] = grads[k] && grad_adds(g, t, f.in[k], k); /* may record an entry of zeros before */
         if (wanted)
             want |= 1u << (k < 31 ? k : 31);
     }
@@ -933,7 +998,7 @@ saw_status saw_graph_differentiate(saw_graph *g, saw_val loss)
         return g->status;
     }
     tracks t = {0};
-    if (!tracks_open(g, &t)) {
+    if (!tracks_open(g, &t, loss)) {
         tracks_close(g, &t);
         return g->status = SAW_ERR_MEMORY;
     }
