@@ -1,5 +1,6 @@
 #include "run/model_file.h"
 
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -141,4 +142,51 @@ saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t,
         out[i] *= scales[row - loaded];
     }
     return SAW_OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static saw_status write_tensor(saw_context *ctx, saw_safetensors *out, const saw_model_parts *parts,
+                               const saw_safetensors_entry *e, float *block, int64_t room)
+{
+    int64_t count = 1;
+    for (int i = 0; i < e->ndim; i++)
+        count *= e->dims[i];
+    saw_status status = SAW_OK;
+    for (int64_t at = 0, n; at < count && !status; at += n) {
+        n = count - at < room ? count - at : room;
+        status = parts->read(parts->user, e->name, at, n, block);
+        for (int64_t i = 0; i < n && !status; i++)
+            if (!isfinite(block[i]))
+                status = saw_fail(ctx, SAW_ERR_FORMAT,
+                                  "the tensor %s has a value that is not a finite number", e->name);
+        if (!status)
+            status = saw_safetensors_write(out, block, (size_t)n * sizeof *block);
+    }
+    return status;
+}
+
+saw_status saw_model_file_write(saw_context *ctx, const char *path, const saw_model_parts *parts)
+{
+    enum { ROOM = 1 << 16 };
+    saw_buffer json = {.ctx = ctx};
+    saw_safetensors *out = NULL;
+    float *block = saw_alloc(ctx, ROOM * sizeof *block);
+    saw_status status = block ? SAW_OK : SAW_ERR_MEMORY;
+    if (!status && parts->config)
+        status = saw_config_write_json(parts->config, &json);
+    const char *meta[] = {"bandsaw.architecture", parts->architecture, SAW_MODEL_FILE_KEY,
+                          json.data};
+    if (!status)
+        status = saw_safetensors_create(ctx, path, parts->tensors, parts->count, meta,
+                                        parts->config ? 2 : 1, &out);
+    for (int i = 0; i < parts->count && !status; i++)
+        status = write_tensor(ctx, out, parts, &parts->tensors[i], block, ROOM);
+    if (status)
+        saw_safetensors_abort(out);
+    else
+        status = saw_safetensors_commit(out);
+    saw_buffer_free(&json);
+    saw_free(ctx, block);
+    return status;
 }

@@ -34,4 +34,18 @@ bool saw_model_file_is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
 saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
                                    int64_t n, float *out);
 
+/** What a model's file is made of: tensors in order, each a dense float32 array that `read` gives
+ * in pieces, [first, first + n) in C order. */
+typedef struct saw_model_parts {
+    const saw_safetensors_entry *tensors; /* all SAW_F32 */
+    int count;
+    saw_status (*read)(void *user, const char *name, int64_t first, int64_t n, float *out);
+    void *user;
+    const saw_config *config; /* goes into the file; NULL: none */
+    const char *architecture; /* the family's name */
+} saw_model_parts;
+/** Write our single-file format. The file appears only when it is whole; numbers that are not
+ * finite are refused. */
+saw_status saw_model_file_write(saw_context *ctx, const char *path, const saw_model_parts *parts);
+
 #endif
