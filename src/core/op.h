@@ -139,11 +139,12 @@ struct saw_op {
     int64_t (*backward_parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out);
     /** Bytes of scratch for a call of cpu_backward. NULL: none. */
     size_t (*backward_scratch)(const saw_call *c);
-    bool backward_packed; /* cpu_backward takes the weights that cpu_forward has packed */
-    bool joint_backward;  /* one entry for data and weights, not cut, in backward_parts parts */
-    bool in_place;        /* an output may lie on an input of the same dims and strides */
-    bool differentiable;  /* has a backward reference kernel */
-    double tolerance_db;  /* least SNR of the CPU kernel against the double reference */
+    bool backward_packed;   /* cpu_backward takes the weights that cpu_forward has packed */
+    bool joint_backward;    /* one entry for data and weights, not cut, in backward_parts parts */
+    bool in_place;          /* an output may lie on an input of the same dims and strides */
+    bool backward_in_place; /* the same of the gradients and what backward reads */
+    bool differentiable;    /* has a backward reference kernel */
+    double tolerance_db;    /* least SNR of the CPU kernel against the double reference */
 };
 
 /* ---- reference kernels ----------------------------------------------------------------------- */

@@ -723,7 +723,7 @@ static bool can_take_over(const saw_program *p, const group *g, saw_val from, sa
     if (a->pinned || a->first >= g->first || a->last < g->first || a->last > b->first)
         return false;
     const saw_entry *e = p->entries[b->first].e;
-    return (a->last < b->first || (e->op->in_place && !e->backward)) &&
+    return (a->last < b->first || (e->backward ? e->op->backward_in_place : e->op->in_place)) &&
            saw_dims_equal(&saw_graph_value(p->graph, from)->dims,
                           &saw_graph_value(p->graph, to)->dims) &&
            cut_like_group(p, g, from) && cut_like_group(p, g, to);
