@@ -124,7 +124,7 @@ static int unknown_command(const char *name)
     names[count++] = "completion";
     names[count++] = "version";
     names[count++] = "help";
-    const char *near = nearest_word(name, names, count);
+    const char *near = saw_nearest_word(name, names, count);
     if (near)
         return usage_error("", "unknown command %s: did you mean %s?", name, near);
     return usage_error("", "unknown command %s: `bandsaw --help` lists what there is", name);

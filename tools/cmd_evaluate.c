@@ -264,7 +264,7 @@ static unsigned parse_metrics(const texts *wanted)
         while (m < SAW_METRIC_COUNT && strcmp(names[m], wanted->item[i]))
             m++;
         if (m == SAW_METRIC_COUNT) {
-            const char *near = nearest_word(wanted->item[i], names, SAW_METRIC_COUNT);
+            const char *near = saw_nearest_word(wanted->item[i], names, SAW_METRIC_COUNT);
             usage_error("evaluate",
                         near ? "unknown metric %s: did you mean %s?"
                              : "unknown metric %s: `bandsaw evaluate --help` lists them",

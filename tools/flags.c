@@ -1,6 +1,5 @@
 #include "flags.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,51 +24,10 @@ int usage_error(const char *name, const char *fmt, ...)
     return EXIT_USAGE;
 }
 
-/* ---- the nearest word -------------------------------------------------------------------------- ---- */
+/* ---- the nearest flag --------------------------------------------------------------------------
+ * ---- */
 
 enum { WORD_ROOM = 64 };
-
-/* Fewest letters to insert, drop, change or swap with the neighbour. */
-static int edit_distance(const char *a, const char *b)
-{
-    int n = (int)strlen(a), m = (int)strlen(b), d[WORD_ROOM][WORD_ROOM];
-    if (n >= WORD_ROOM || m >= WORD_ROOM)
-        return WORD_ROOM;
-    for (int i = 0; i <= n; i++) {
-        for (int j = 0; j <= m; j++) {
-            if (i == 0 || j == 0) {
-                d[i][j] = i + j;
-                continue;
-            }
-            int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-            if (d[i - 1][j] + 1 < best)
-                best = d[i - 1][j] + 1;
-            if (d[i][j - 1] + 1 < best)
-                best = d[i][j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                d[i - 2][j - 2] + 1 < best)
-                best = d[i - 2][j - 2] + 1;
-            d[i][j] = best;
-        }
-    }
-    return d[n][m];
-}
-
-const char *nearest_word(const char *word, const char *const *words, int count)
-{
-    const char *nearest = NULL;
-    int least = 1 + (int)strlen(word) / 3;
-    for (int i = 0; i < count; i++) {
-        int distance = edit_distance(word, words[i]);
-        size_t n = strlen(word);
-        bool begins = n >= 3 && strncmp(word, words[i], n) == 0;
-        if (distance <= least || (begins && !nearest)) {
-            nearest = words[i];
-            least = distance <= least ? distance - 1 : least;
-        }
-    }
-    return nearest;
-}
 
 static const flag *nearest_flag(const command *c, const char *name)
 {
@@ -78,14 +36,15 @@ static const flag *nearest_flag(const command *c, const char *name)
     for (const flag *f = c->flags; !is_end(f); f++)
         if (f->name && count < FLAG_MAX_TEXTS)
             names[count++] = f->name;
-    const char *nearest = nearest_word(name, names, count);
+    const char *nearest = saw_nearest_word(name, names, count);
     for (const flag *f = c->flags; nearest && !is_end(f); f++)
         if (f->name == nearest)
             return f;
     return NULL;
 }
 
-/* ---- values ------------------------------------------------------------------------------------ ---- */
+/* ---- values ------------------------------------------------------------------------------------
+ * ---- */
 
 /* 90, 1:30, 1:02:03.5 */
 static bool parse_seconds(const char *text, double *out)
@@ -109,32 +68,6 @@ static bool parse_seconds(const char *text, double *out)
         p = colon + 1;
     }
     *out = total;
-    return true;
-}
-
-/* 2G, 800M, 512K, 1.5G; plain numbers are bytes. */
-static bool parse_bytes(const char *text, size_t *out)
-{
-    static const char units[] = "KMGT";
-    char number[WORD_ROOM];
-    size_t n = strlen(text);
-    double v, unit = 1;
-    if (n == 0 || n >= sizeof number)
-        return false;
-    memcpy(number, text, n + 1);
-    if (n > 1 && (number[n - 1] == 'B' || number[n - 1] == 'b'))
-        number[--n] = 0;
-    if (n > 1 && number[n - 1] == 'i')
-        number[--n] = 0;
-    for (int i = 0; units[i]; i++)
-        if (number[n - 1] == units[i] || number[n - 1] == units[i] + 'a' - 'A') {
-            unit = pow(1024, i + 1);
-            number[n - 1] = 0;
-            break;
-        }
-    if (!saw_parse_double(number, &v) || !(v > 0) || v * unit > 1e15)
-        return false;
-    *out = (size_t)(v * unit);
     return true;
 }
 
@@ -206,13 +139,14 @@ static bool set_value(const command *c, const flag *f, char *text, void *options
             return true;
         return bad_value(c, f, text, "seconds, as 90, 1:30 or 1:02:03.5, are wanted");
     case FLAG_BYTES:
-        return parse_bytes(text, at) || bad_value(c, f, text, "a size as 800M or 2G is wanted");
+        return saw_parse_bytes(text, at) || bad_value(c, f, text, "a size as 800M or 2G is wanted");
     default:
         return true;
     }
 }
 
-/* ---- the command line -------------------------------------------------------------------------- ---- */
+/* ---- the command line --------------------------------------------------------------------------
+ * ---- */
 
 static const flag *find_flag(const command *c, const char *name, size_t n)
 {
@@ -309,7 +243,8 @@ bool flags_parse(const command *c, int argc, char **argv, void *options, int *op
     return true;
 }
 
-/* ---- help -------------------------------------------------------------------------------------- ---- */
+/* ---- help --------------------------------------------------------------------------------------
+ * ---- */
 
 /* Words of `text` in lines of at most 100 columns, each behind `indent` spaces; the first line has
  * its indent already. */

@@ -60,9 +60,6 @@ bool flags_parse(const command *c, int argc, char **argv, void *options, int *op
                  int *exit_code);
 /** Say one sentence on stderr, returns EXIT_USAGE. */
 int usage_error(const char *name, const char *fmt, ...) SAW_PRINTF(2, 3);
-/** The one of `count` words that is most like `word`; NULL when none is near. */
-const char *nearest_word(const char *word, const char *const *words, int count);
-
 void flags_help(const command *c, FILE *out);
 /** The commands end with NULL. */
 void print_bash_completion(const command *const *commands);

@@ -112,6 +112,8 @@ uint64_t saw_fnv1a(const void *bytes, size_t n);
  * of range. */
 bool saw_parse_double(const char *s, double *out);
 bool saw_parse_int64(const char *s, int64_t *out);
+/** A size as people write it: 2G, 800M, 512K, 1.5GiB (powers of 1024); a plain number is bytes. */
+bool saw_parse_bytes(const char *s, size_t *out);
 
 /** The word that is most like `word` (letters inserted, dropped, changed, swapped; or its
  * beginning), for "did you mean"; NULL when none is near. */

@@ -4,8 +4,10 @@
  */
 #include "base/base.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <locale.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,6 +63,31 @@ bool saw_parse_int64(const char *s, int64_t *out)
 }
 
 enum { WORD_ROOM = 64 };
+
+bool saw_parse_bytes(const char *s, size_t *out)
+{
+    static const char units[] = "kmgt";
+    char number[WORD_ROOM];
+    size_t n = strlen(s);
+    double v;
+    if (n == 0 || n >= sizeof number)
+        return false;
+    memcpy(number, s, n + 1);
+    if (n > 1 && (number[n - 1] == 'B' || number[n - 1] == 'b'))
+        number[--n] = 0;
+    if (n > 1 && number[n - 1] == 'i')
+        number[--n] = 0;
+    const char *unit = n > 1 ? strchr(units, tolower((unsigned char)number[n - 1])) : NULL;
+    if (unit)
+        number[n - 1] = 0;
+    if (!saw_parse_double(number, &v) || !(v > 0 && v < 1e15))
+        return false;
+    v = unit ? ldexp(v, 10 * (int)(unit - units + 1)) : v;
+    if (v > 1e15)
+        return false;
+    *out = (size_t)v;
+    return true;
+}
 
 /* Fewest letters to insert, drop, change or swap with the neighbour. */
 static int edit_distance(const char *a, const char *b)

@@ -434,7 +434,6 @@ saw_config *saw_config_put_list(saw_config *node, const char *key)
 
 /* ---- JSON -------------------------------------------------------------------------------------- ---- */
 
-/* The shortest text that reads back as the same value, with a point or an exponent. */
 void saw_config_format_double(double v, char out[40])
 {
     double back;

@@ -95,4 +95,7 @@ saw_config *saw_config_put_list(saw_config *node, const char *key);
  * values. */
 saw_status saw_config_write_json(const saw_config *node, saw_buffer *out);
 
+/** The shortest text that reads back as the same value, with a point or an exponent. */
+void saw_config_format_double(double v, char out[40]);
+
 #endif

@@ -38,6 +38,5 @@ saw_config *saw_config_scalar(saw_config_tree *tree, const char *text, size_t n,
                               int line);
 /** Append; the key is borrowed from the tree's pool. SAW_ERR_MEMORY also when value is NULL. */
 saw_status saw_config_add(saw_config *node, const char *key, saw_config *value);
-void saw_config_format_double(double v, char out[40]);
 
 #endif
