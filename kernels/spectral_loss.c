@@ -18,6 +18,7 @@
 #include "kernels/kernel.h"
 #include "kernels/ops.h"
 
+#include <float.h>
 #include <string.h>
 
 typedef struct spectral_loss_attr {
@@ -28,13 +29,13 @@ typedef struct spectral_loss_attr {
 
 enum { BLOCK_SAMPLES = 65536 };
 
-/* Real numbers of scratch behind the transforms': a spectrum of one frame, the difference of a
- * channel, a block of the gradient. */
+/* Real numbers of scratch behind the transforms': a spectrum of one frame and its distances, the
+ * difference of a channel, a block of the gradient. */
 static inline int64_t room_of(const spectral_loss_attr *a, int64_t samples, int64_t *spectrum)
 {
     *spectrum = 0;
     for (int i = 0; i < a->n; i++) {
-        int64_t size = 2 * saw_stft_bins(a->plans[i]);
+        int64_t size = 4 * saw_stft_bins(a->plans[i]);
         *spectrum = size > *spectrum ? size : *spectrum;
     }
     return *spectrum + 2 * samples;
@@ -62,52 +63,58 @@ static inline size_t transform_bytes(const spectral_loss_attr *a, saw_dtype dtyp
 #define DTYPE         SAW_F32
 #endif
 
-enum { LANES = 16 };
-
 static inline real root(real x)
 {
-    return sizeof x == sizeof(float) ? sqrtf((float)x) : (real)sqrt((double)x);
+    return sizeof x == sizeof(float) ? (real)sqrtf((float)x) : (real)sqrt((double)x);
 }
 
-/* Both below: z [n] becomes scale times the gradient of the sum that is added to lane[LANES]. */
-static inline void modulus(real *z, int64_t pairs, real scale, real *lane)
+/* The distances of n pairs or numbers of z, which become scale times their gradients. */
+static void modulus(real *restrict z, real *restrict distance, int64_t n, real scale)
 {
-    for (int64_t k = 0; k < pairs; k++) {
+    for (int64_t k = 0; k < n; k++) {
         real m = root(z[2 * k] * z[2 * k] + z[2 * k + 1] * z[2 * k + 1]);
-        real slope = scale / (m > 0 ? m : 1);
+        real slope = scale / (m + (real)FLT_MIN); /* 0 stays 0 */
+        distance[k] = m;
         z[2 * k] *= slope;
         z[2 * k + 1] *= slope;
-        lane[k] += m;
     }
 }
 
-static inline void parts(real *z, int64_t n, real scale, bool squares, real *lane)
+static void sizes(real *restrict z, real *restrict distance, int64_t n, real scale)
+{
+    for (int64_t i = 0; i < n; i++) {
+        real v = z[i], sign = (real)(v > 0) - (real)(v < 0);
+        distance[i] = v * sign;
+        z[i] = scale * sign;
+    }
+}
+
+static void squares(real *restrict z, real *restrict distance, int64_t n, real scale)
 {
     for (int64_t i = 0; i < n; i++) {
         real v = z[i];
-        lane[i] += squares ? v * v : v < 0 ? -v : v;
-        z[i] = squares ? 2 * scale * v : v > 0 ? scale : v < 0 ? -scale : 0;
+        distance[i] = v * v;
+        z[i] = 2 * scale * v;
     }
 }
 
-/* Sum of the distances of `bins` pairs; z becomes scale times its gradient. */
+/* Sum of the distances of `bins` pairs, with room for 2 bins numbers behind them. */
 static double measure(saw_spectral_distance d, real *z, int64_t bins, real scale)
 {
-    real lane[LANES] = {0};
-    int64_t n = d == SAW_SPECTRAL_MODULUS ? bins : 2 * bins, i = 0;
-    if (d == SAW_SPECTRAL_MODULUS) {
-        for (; i + LANES <= n; i += LANES)
-            modulus(z + 2 * i, LANES, scale, lane);
-        modulus(z + 2 * i, n - i, scale, lane);
-    } else {
-        for (; i + LANES <= n; i += LANES)
-            parts(z + i, LANES, scale, d == SAW_SPECTRAL_SQUARES, lane);
-        parts(z + i, n - i, scale, d == SAW_SPECTRAL_SQUARES, lane);
-    }
-    double sum = 0;
-    for (int l = 0; l < LANES; l++)
-        sum += (double)lane[l];
-    return sum;
+    enum { LANES = 4 };
+    real *distance = z + 2 * bins;
+    double lane[LANES] = {0};
+    int64_t n = d == SAW_SPECTRAL_MODULUS ? bins : 2 * bins;
+    (d == SAW_SPECTRAL_MODULUS ? modulus
+     : d == SAW_SPECTRAL_PARTS ? sizes
+                               : squares)(z, distance, n, scale);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            lane[l] += (double)distance[i + l];
+    for (; i < n; i++)
+        lane[0] += (double)distance[i];
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
 }
 
 static real *row_of(const saw_tensor *t, int64_t b, int64_t ch)
