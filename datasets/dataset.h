@@ -26,7 +26,7 @@
 
 #include "base/base.h"
 
-enum { SAW_DATASET_MAX_STEMS = 63 };
+enum { SAW_DATASET_MAX_STEMS = 63, SAW_DATASET_MAX_CHANNELS = 64 };
 
 typedef struct saw_dataset_options {
     const char *layout; /* name of a row; NULL: recognised */

@@ -11,7 +11,8 @@ static const double default_gate_db = -60;
 static const size_t default_cache_bytes = (size_t)256 << 20;
 
 /* What a throw of the dice is for. */
-enum { FOR_KIND, FOR_PLACE };
+enum { FOR_KIND, FOR_PLACE, FOR_LAYER, FOR_MIXUP };
+enum { WHOLE_ITEM = 255 }; /* as a source */
 
 typedef enum slot_state { EMPTY, MAKING, READY } slot_state;
 
@@ -34,6 +35,7 @@ struct saw_sampler {
     saw_context *ctx;
     const saw_dataset *d;
     saw_sampler_options o;
+    saw_augment_chain chain; /* its entries are owned */
     int sources, stems, channels;
     size_t chunk_floats;       /* channels * chunk_samples */
     urn urns[MAX_SOURCES + 1]; /* by source; behind the last one: songs that have any */
@@ -49,8 +51,9 @@ struct saw_sampler {
     /* the thread's own */
     saw_context *own;
     saw_dataset_reader *reader;
-    float *sources_data; /* [sources][channels][chunk] of one item */
-    float *judged;       /* [channels][chunk]: what is judged */
+    float *item, *second; /* [sources][channels][chunk] */
+    float *judged, *kept; /* [channels][up to longest]: before it is stretched */
+    int64_t longest;
 };
 
 /* ---- one item ---------------------------------------------------------------------------------
@@ -61,104 +64,191 @@ typedef struct place {
     int64_t start;
 } place;
 
-static place throw_place(const saw_sampler *s, const urn *u, saw_dice *dice)
+/* How much is read, to become a chunk of how much higher. */
+typedef struct shape {
+    int64_t samples;
+    double semitones;
+} shape;
+
+static shape throw_shape(const saw_sampler *s, saw_dice at, const char *stem)
+{
+    double factor = 1, semitones = 0;
+    saw_augment_happens(&s->chain, SAW_AUGMENT_TIME, stem, &at, &factor);
+    saw_augment_happens(&s->chain, SAW_AUGMENT_PITCH, stem, &at, &semitones);
+    int64_t samples = llround((double)s->o.chunk_samples / factor);
+    return (shape){samples > 0 ? samples : 1, semitones};
+}
+
+static place throw_place(const saw_sampler *s, const urn *u, int64_t samples, saw_dice *dice)
 {
     double at = saw_throw(dice) * u->until[u->count - 1];
     int i = 0;
     while (i < u->count - 1 && at >= u->until[i])
         i++;
-    int64_t spare = saw_dataset_song(s->d, u->songs[i])->samples - s->o.chunk_samples;
+    int64_t spare = saw_dataset_song(s->d, u->songs[i])->samples - samples;
     int64_t low = spare < 0 ? spare : 0, high = spare > 0 ? spare : 0;
     return (place){u->songs[i], low + saw_throw_of(dice, high - low + 1)};
 }
 
-static saw_status read_source(saw_sampler *s, place at, int source, float *to)
+/* To s->judged. */
+static saw_status read_source(saw_sampler *s, place at, int source, int64_t samples)
 {
-    float *planar[64];
+    float *planar[SAW_DATASET_MAX_CHANNELS];
     for (int c = 0; c < s->channels; c++)
-        planar[c] = to + (size_t)(c * s->o.chunk_samples);
-    return saw_dataset_read(s->reader, at.song, source, at.start, s->o.chunk_samples, planar);
+        planar[c] = s->judged + c * samples;
+    return saw_dataset_read(s->reader, at.song, source, at.start, samples, planar);
 }
 
-static double rms_db(const float *x, size_t n)
+static saw_status stretch(saw_sampler *s, const float *from, shape as, float *to)
+{
+    if (as.samples == s->o.chunk_samples && as.semitones == 0) {
+        memcpy(to, from, s->chunk_floats * sizeof *to);
+        return SAW_OK;
+    }
+    return saw_augment_stretch(s->own, &s->chain, from, as.samples, as.semitones, to,
+                               s->o.chunk_samples);
+}
+
+static double rms_db(const float *x, int64_t n)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++)
         sum += (double)x[i] * x[i];
     return sum > 0 ? 10 * log10(sum / (double)n) : -INFINITY;
 }
 
 /* A chunk of one source, from any song that has it. */
-static saw_status draw_source(saw_sampler *s, saw_dice dice, int source, float *to)
+static saw_status draw_source(saw_sampler *s, saw_dice dice, int source, shape as, float *to)
 {
     const urn *u = &s->urns[source];
-    size_t n = s->chunk_floats;
     double loudest = -INFINITY;
-    memset(to, 0, n * sizeof *to);
-    for (int i = 0; u->count && i < TRIES; i++) {
-        saw_status status = read_source(s, throw_place(s, u, &dice), source, s->judged);
+    for (int i = 0; u->count && i < TRIES && !(loudest >= s->o.gate_db && i); i++) {
+        place at = throw_place(s, u, as.samples, &dice);
+        saw_status status = read_source(s, at, source, as.samples);
         if (status)
             return status;
-        double db = rms_db(s->judged, n);
+        double db = rms_db(s->judged, s->channels * as.samples);
         if (db > loudest) {
+            float *swap = s->kept;
+            s->kept = s->judged;
+            s->judged = swap;
             loudest = db;
-            memcpy(to, s->judged, n * sizeof *to);
         }
-        if (db >= s->o.gate_db)
-            break;
     }
+    if (loudest > -INFINITY)
+        return stretch(s, s->kept, as, to);
+    memset(to, 0, s->chunk_floats * sizeof *to);
     return SAW_OK;
 }
 
-static saw_status read_song(saw_sampler *s, place at, float *to)
-{
-    saw_status status = SAW_OK;
-    for (int k = 0; !status && k < s->sources; k++)
-        status = read_source(s, at, k, to + (size_t)k * s->chunk_floats);
-    return status;
-}
-
 /* Chunks of all sources from one song and time. */
-static saw_status draw_song(saw_sampler *s, saw_dice dice, float *to)
+static saw_status draw_song(saw_sampler *s, saw_dice dice, shape as, float *to)
 {
-    size_t n = s->chunk_floats;
     int judged = s->o.balance ? (int)saw_throw_of(&dice, s->stems) : SAW_DATASET_MIXTURE;
-    const urn *u = &s->urns[judged < 0 || !s->urns[judged].count ? s->sources : judged];
+    if (judged >= 0 && !s->urns[judged].count)
+        judged = SAW_DATASET_MIXTURE;
+    const urn *u = &s->urns[judged < 0 ? s->sources : judged];
     place loudest = {0};
     double loudest_db = 0;
-    for (int i = 0; i < TRIES; i++) {
-        place at = throw_place(s, u, &dice);
-        saw_status status = read_source(s, at, judged, s->judged);
+    saw_status status = SAW_OK;
+    for (int i = 0; i < TRIES && !(i && loudest_db >= s->o.gate_db); i++) {
+        place at = throw_place(s, u, as.samples, &dice);
+        status = read_source(s, at, judged, as.samples);
         if (status)
             return status;
-        double db = rms_db(s->judged, n);
+        double db = rms_db(s->judged, s->channels * as.samples);
         if (!i || db > loudest_db) {
             loudest_db = db;
             loudest = at;
         }
-        if (db >= s->o.gate_db)
-            break;
     }
-    return read_song(s, loudest, to);
+    for (int k = 0; !status && k < s->sources; k++) {
+        status = read_source(s, loudest, k, as.samples);
+        if (!status)
+            status = stretch(s, s->judged, as, to + (size_t)k * s->chunk_floats);
+    }
+    return status;
+}
+
+static void add_scaled(float *to, const float *from, double db, size_t n)
+{
+    float g = (float)pow(10, db / 20);
+    for (size_t i = 0; i < n; i++)
+        to[i] += g * from[i];
+}
+
+static const char *name_of(const saw_sampler *s, int source)
+{
+    return saw_dataset_stem(s->d, source); /* NULL: the rest */
+}
+
+/* What an item is made of, before anything is done to it. */
+static saw_status draw_item(saw_sampler *s, saw_dice at, float *x)
+{
+    size_t n = s->chunk_floats;
+    saw_status status = SAW_OK;
+    double amount;
+    at.source = WHOLE_ITEM;
+    at.purpose = FOR_KIND;
+    shape whole = throw_shape(s, at, NULL);
+    bool aligned = saw_throw(&at) < s->o.aligned;
+    at.drawn = 0;
+    at.purpose = FOR_PLACE;
+    if (aligned)
+        status = draw_song(s, at, whole, x);
+    for (int k = 0; !status && !aligned && k < s->sources; k++) {
+        at.source = (uint8_t)k;
+        status = draw_source(s, at, k, throw_shape(s, at, name_of(s, k)), x + (size_t)k * n);
+    }
+    saw_dice dice = at;
+    dice.source = WHOLE_ITEM;
+    if (!status && saw_augment_happens(&s->chain, SAW_AUGMENT_MIXUP, NULL, &dice, &amount)) {
+        dice.drawn = 0;
+        dice.purpose = FOR_MIXUP;
+        status = draw_song(s, dice, whole, s->second);
+        add_scaled(x, s->second, amount, status ? 0 : (size_t)s->sources * n);
+    }
+    for (int k = 0; !status && k < s->sources; k++) {
+        dice.source = (uint8_t)k;
+        if (!saw_augment_happens(&s->chain, SAW_AUGMENT_LAYER, name_of(s, k), &dice, &amount))
+            continue;
+        dice.drawn = 0;
+        dice.purpose = FOR_LAYER;
+        status = draw_source(s, dice, k, whole, s->second);
+        add_scaled(x + (size_t)k * n, s->second, amount, status ? 0 : n);
+    }
+    return status;
+}
+
+static void bleed(saw_sampler *s, saw_dice at, float *x)
+{
+    size_t n = s->chunk_floats;
+    double amount;
+    memcpy(s->second, x, (size_t)s->sources * n * sizeof *x);
+    for (int k = 0; s->sources > 1 && k < s->sources; k++) {
+        at.source = (uint8_t)k;
+        if (!saw_augment_happens(&s->chain, SAW_AUGMENT_BLEED, name_of(s, k), &at, &amount))
+            continue;
+        int from = (int)saw_throw_of(&at, s->sources - 1);
+        from += from >= k;
+        add_scaled(x + (size_t)k * n, s->second + (size_t)from * n, amount, n);
+    }
 }
 
 static saw_status make_item(saw_sampler *s, int64_t step, int item, float *mix, float *stems)
 {
     size_t n = s->chunk_floats;
-    float *x = s->sources_data;
-    saw_dice dice = {.seed = s->o.seed, .step = (uint64_t)step, .item = (uint32_t)item};
-    saw_dice at = dice;
-    at.purpose = FOR_PLACE;
-    saw_status status = SAW_OK;
-    if (saw_throw(&dice) < s->o.aligned)
-        status = draw_song(s, at, x);
-    else
-        for (int k = 0; !status && k < s->sources; k++) {
-            at.source = (uint8_t)k;
-            status = draw_source(s, at, k, x + (size_t)k * n);
-        }
+    float *x = s->item;
+    saw_dice at = {.seed = s->o.seed, .step = (uint64_t)step, .item = (uint32_t)item};
+    saw_status status = draw_item(s, at, x);
+    for (int k = 0; !status && k < s->sources; k++) {
+        at.source = (uint8_t)k;
+        status = saw_augment_source(s->own, &s->chain, name_of(s, k), at, x + (size_t)k * n,
+                                    s->o.chunk_samples);
+    }
     if (status)
         return status;
+    bleed(s, at, x);
     memcpy(stems, x, (size_t)s->stems * n * sizeof *stems);
     memcpy(mix, x, n * sizeof *mix);
     for (int k = 1; k < s->sources; k++)
@@ -306,15 +396,29 @@ static saw_status check_options(saw_context *ctx, const saw_sampler_options *o)
     return SAW_OK;
 }
 
+/* Samples that are read for a chunk at most. */
+static int64_t longest_of(const saw_sampler *s)
+{
+    double factor = 1;
+    for (int i = 0; i < s->chain.count; i++)
+        if (s->chain.entries[i].kind == SAW_AUGMENT_TIME && s->chain.entries[i].low < factor)
+            factor = s->chain.entries[i].low;
+    return (int64_t)ceil((double)s->o.chunk_samples / factor) + 1;
+}
+
 static saw_status allocate(saw_sampler *s)
 {
     size_t item, batch;
     if (!saw_mul_size(s->chunk_floats, (size_t)s->sources, &item) ||
-        !saw_mul_size(item, (size_t)s->o.batch, &batch))
+        !saw_mul_size(s->chunk_floats * (size_t)s->stems, (size_t)s->o.batch, &batch))
         return saw_fail(s->ctx, SAW_ERR_MEMORY, "the batches are larger than memory can be");
-    s->sources_data = saw_calloc(s->ctx, item, sizeof(float));
-    s->judged = saw_calloc(s->ctx, s->chunk_floats, sizeof(float));
-    if (!s->sources_data || !s->judged)
+    s->longest = longest_of(s);
+    size_t raw = (size_t)s->channels * (size_t)s->longest;
+    s->item = saw_calloc(s->ctx, item, sizeof(float));
+    s->second = saw_calloc(s->ctx, item, sizeof(float));
+    s->judged = saw_calloc(s->ctx, raw, sizeof(float));
+    s->kept = saw_calloc(s->ctx, raw, sizeof(float));
+    if (!s->item || !s->second || !s->judged || !s->kept)
         return SAW_ERR_MEMORY;
     for (int i = 0; i < AHEAD; i++) {
         s->slots[i].mix = saw_calloc(s->ctx, (size_t)s->o.batch * s->chunk_floats, sizeof(float));
@@ -325,9 +429,23 @@ static saw_status allocate(saw_sampler *s)
     return SAW_OK;
 }
 
+static saw_status copy_chain(saw_sampler *s)
+{
+    size_t count = (size_t)s->o.n_augment;
+    saw_augment *copy = saw_calloc(s->ctx, count, sizeof *copy);
+    if (!copy)
+        return SAW_ERR_MEMORY;
+    if (count)
+        memcpy(copy, s->o.augment, count * sizeof *copy);
+    s->chain = (saw_augment_chain){copy, (int)count, saw_dataset_rate_hz(s->d), s->channels};
+    return SAW_OK;
+}
+
 static saw_status start(saw_sampler *s)
 {
     saw_status status = check_options(s->ctx, &s->o);
+    if (!status)
+        status = copy_chain(s);
     for (int k = 0; !status && k <= s->sources; k++)
         status = fill_urn(s, k);
     if (!status && !s->urns[s->sources].count)
@@ -396,14 +514,18 @@ void saw_sampler_close(saw_sampler *s)
         saw_free(s->ctx, s->slots[i].mix);
         saw_free(s->ctx, s->slots[i].stems);
     }
-    saw_free(s->ctx, s->sources_data);
+    saw_free(s->ctx, (void *)s->chain.entries);
+    saw_free(s->ctx, s->item);
+    saw_free(s->ctx, s->second);
     saw_free(s->ctx, s->judged);
+    saw_free(s->ctx, s->kept);
     saw_free(s->ctx, s);
 }
 
 size_t saw_sampler_bytes(const saw_sampler *s)
 {
-    size_t item = s->chunk_floats * sizeof(float), sources = (size_t)s->sources;
-    return s->o.cache_bytes + item * (sources + 1) +
-           AHEAD * (size_t)s->o.batch * item * (sources + 1);
+    size_t chunk = s->chunk_floats * sizeof(float), sources = (size_t)s->sources;
+    size_t raw = (size_t)s->channels * (size_t)s->longest * sizeof(float);
+    size_t batches = AHEAD * (size_t)s->o.batch * chunk * ((size_t)s->stems + 1);
+    return s->o.cache_bytes + 2 * raw + 2 * sources * chunk + batches;
 }

@@ -11,6 +11,7 @@
 #ifndef SAW_SAMPLER_H
 #define SAW_SAMPLER_H
 
+#include "datasets/augment.h"
 #include "datasets/dataset.h"
 
 typedef struct saw_sampler_options {
@@ -23,6 +24,8 @@ typedef struct saw_sampler_options {
                            item, of the mixture of an aligned one. 0: -60; -INFINITY: no gate */
     bool balance; /* an aligned item is drawn for one wanted stem, each equally often: from a song
                      that has it, where it passes the gate */
+    const saw_augment *augment; /* copied */
+    int n_augment;
     size_t cache_bytes; /* of decoded audio; 0: 256 MB */
 } saw_sampler_options;
 

@@ -2,7 +2,7 @@
 # Install the Debian packages that bandsaw builds and tests with. Needs root, or sudo.
 set -euo pipefail
 packages=(build-essential cmake ninja-build pkg-config libfftw3-dev libsndfile1-dev libsamplerate0-dev
-          portaudio19-dev libyaml-dev libjansson-dev libzip-dev libcmocka-dev)
+          portaudio19-dev libyaml-dev libjansson-dev libzip-dev librubberband-dev libcmocka-dev)
 missing=()
 for p in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
