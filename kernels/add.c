@@ -60,12 +60,38 @@ static void cpu_add(const saw_call *c)
     }
 }
 
+static void cpu_add_backward(const saw_call *c)
+{
+    const saw_tensor *dy = &c->in[3];
+    for (int j = 0; j < 2; j++) {
+        const saw_tensor *dx = &c->out[j], *t[] = {dy, dx};
+        if (!dx->data)
+            continue;
+        bool add = binary_adds(c, j, dy);
+        saw_walk w = saw_walk_start(dy->ndim - 1, 2, t);
+        while (saw_walk_next(&w)) {
+            int64_t d = saw_last(dy), rows = saw_last(dx) == d ? saw_join_rows(&w, &d) : w.rows;
+            for (int64_t r = 0; r < rows; r++) {
+                const float *from = SAW_ROW(const float, w, 0, r);
+                float *to = SAW_ROW(float, w, 1, r);
+                if (saw_last(dx) != saw_last(dy))
+                    *to += c->simd->sum(from, d);
+                else if (add)
+                    c->simd->add(to, from, to, d);
+                else
+                    memcpy(to, from, (size_t)d * sizeof *to);
+            }
+        }
+    }
+}
+
 const saw_op saw_op_add = {
     .name = "add",
     .shape = binary_shape,
     .axes = binary_axes,
     .keep = keep,
     .cpu_forward = cpu_add,
+    .cpu_backward = cpu_add_backward,
     .in_place = true,
     .differentiable = true,
     .tolerance_db = 130,

@@ -6,6 +6,8 @@
 
 #include "kernels/kernel.h"
 
+#include <string.h>
+
 static inline bool binary_shape(saw_shape *s)
 {
     const saw_dims *a = &s->in[0], *b = &s->in[1];
@@ -36,6 +38,23 @@ static inline uint32_t binary_axes(const void *attr, int n_in, const saw_dims *i
 static inline bool binary_dense(const saw_walk *w)
 {
     return w->rows == 1 || (w->stride[0] == 1 && w->stride[1] == 1 && w->stride[2] == 1);
+}
+
+/** Gradient j of an operand that is repeated is a sum: it is set to zero where the call does not
+ * add. Returns whether it is to be added to. */
+static inline bool binary_adds(const saw_call *c, int j, const saw_tensor *dy)
+{
+    const saw_tensor *dx = &c->out[j];
+    bool sum = false;
+    for (int i = 0; i < dy->ndim; i++)
+        sum = sum || dx->dims[i] != dy->dims[i];
+    if (!sum || saw_adds(c, j))
+        return saw_adds(c, j);
+    saw_walk w = saw_walk_start(dx->ndim - 1, 1, &dx);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++)
+            memset(SAW_ROW(float, w, 0, r), 0, (size_t)saw_last(dx) * sizeof(float));
+    return true;
 }
 
 #endif

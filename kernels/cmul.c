@@ -62,26 +62,41 @@ static double flops(const void *attr, int n_in, const saw_dims *in, const saw_di
     return 3 * (double)saw_dims_count(out);
 }
 
-static void cpu_cmul(const saw_call *c)
+/* out[j] = a b, or a conj(b). */
+static void multiply(const saw_call *c, const saw_tensor *a, const saw_tensor *b, bool conjugate,
+                     int j)
 {
-    const saw_tensor *t[] = {&c->in[0], &c->in[1], &c->out[0]};
-    int64_t d = saw_last(t[0]);
+    const saw_tensor *t[] = {a, b, &c->out[j]};
     float buffer[256];
-    saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
-    while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++) {
-            const float *a = SAW_ROW(const float, w, 0, r), *b = SAW_ROW(const float, w, 1, r);
+    saw_walk w = saw_walk_start(a->ndim - 1, 3, t);
+    while (saw_walk_next(&w)) {
+        int64_t d = saw_last(a), rows = saw_join_rows(&w, &d);
+        for (int64_t r = 0; r < rows; r++) {
+            const float *ar = SAW_ROW(const float, w, 0, r), *br = SAW_ROW(const float, w, 1, r);
             float *y = SAW_ROW(float, w, 2, r);
-            if (!saw_adds(c, 0)) {
-                c->simd->complex_mul(a, b, false, y, d / 2);
+            if (!saw_adds(c, j)) {
+                c->simd->complex_mul(ar, br, conjugate, y, d / 2);
                 continue;
             }
             for (int64_t i = 0; i < d; i += 256) {
                 int64_t n = d - i < 256 ? d - i : 256;
-                c->simd->complex_mul(a + i, b + i, false, buffer, n / 2);
+                c->simd->complex_mul(ar + i, br + i, conjugate, buffer, n / 2);
                 c->simd->add(y + i, buffer, y + i, n);
             }
         }
+    }
+}
+
+static void cpu_cmul(const saw_call *c)
+{
+    multiply(c, &c->in[0], &c->in[1], false, 0);
+}
+
+static void cpu_cmul_backward(const saw_call *c)
+{
+    for (int j = 0; j < 2; j++)
+        if (c->out[j].data)
+            multiply(c, &c->in[3], &c->in[1 - j], true, j);
 }
 
 const saw_op saw_op_cmul = {
@@ -91,6 +106,7 @@ const saw_op saw_op_cmul = {
     .keep = keep,
     .flops = flops,
     .cpu_forward = cpu_cmul,
+    .cpu_backward = cpu_cmul_backward,
     .differentiable = true,
     .tolerance_db = 120,
 };

@@ -43,6 +43,8 @@ SAW_REF_KERNEL(gather_backward)
 
 #else
 
+#include <string.h>
+
 static bool shape(saw_shape *s)
 {
     const gather_attr *a = s->attr;
@@ -79,6 +81,23 @@ static void cpu_gather(const saw_call *c)
         }
 }
 
+static void cpu_gather_backward(const saw_call *c)
+{
+    const gather_attr *a = c->attr;
+    const saw_tensor *t[] = {&c->in[2], &c->out[0]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            const float *dy = SAW_ROW(const float, w, 0, r);
+            float *dx = SAW_ROW(float, w, 1, r);
+            if (!saw_adds(c, 0))
+                memset(dx, 0, (size_t)saw_last(t[1]) * sizeof *dx);
+            for (int64_t i = 0; i < a->n; i++)
+                if (a->table[i] >= 0)
+                    dx[a->table[i]] += dy[i];
+        }
+}
+
 const saw_op saw_op_gather = {
     .name = "gather",
     .attr_bytes = sizeof(gather_attr),
@@ -86,6 +105,7 @@ const saw_op saw_op_gather = {
     .axes = saw_axes_first,
     .keep = keep,
     .cpu_forward = cpu_gather,
+    .cpu_backward = cpu_gather_backward,
     .differentiable = true,
     .tolerance_db = 130,
 };

@@ -101,6 +101,28 @@ static void cpu_glu(const saw_call *c)
                 }
 }
 
+static void cpu_glu_backward(const saw_call *c)
+{
+    const glu_attr *a = c->attr;
+    const saw_tensor *t[] = {&c->in[0], &c->in[2], &c->out[0]};
+    float buffer[256];
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++)
+            for (int b = 0; b < a->bands; b++)
+                for (int64_t i = a->start[b]; i < a->start[b + 1]; i += 256) {
+                    int64_t n = a->start[b + 1] - i < 256 ? a->start[b + 1] - i : 256;
+                    int64_t width = a->start[b + 1] - a->start[b], at = a->start[b] + i;
+                    const float *value = SAW_ROW(const float, w, 0, r) + at, *gate = value + width;
+                    const float *dy = SAW_ROW(const float, w, 1, r) + i;
+                    float *dvalue = SAW_ROW(float, w, 2, r) + at;
+                    c->simd->mul(dy, value, buffer, n);
+                    c->simd->sigmoid_gradient(gate, buffer, dvalue + width, saw_adds(c, 0), n);
+                    c->simd->sigmoid(gate, buffer, n);
+                    (saw_adds(c, 0) ? c->simd->mul_add : c->simd->mul)(dy, buffer, dvalue, n);
+                }
+}
+
 const saw_op saw_op_glu = {
     .name = "glu",
     .attr_bytes = sizeof(glu_attr),
@@ -109,6 +131,7 @@ const saw_op saw_op_glu = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_glu,
+    .cpu_backward = cpu_glu_backward,
     .differentiable = true,
     .tolerance_db = 120,
 };

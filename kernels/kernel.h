@@ -42,6 +42,17 @@ static inline saw_tensor saw_item_of(const saw_tensor *t, int64_t b)
     return v;
 }
 
+/** Rows of d elements that follow each other in every tensor of the present step are one long row:
+ * returns the rows to go through, *d elements each. */
+static inline int64_t saw_join_rows(const saw_walk *w, int64_t *d)
+{
+    for (int i = 0; i < w->n; i++)
+        if (w->data[i] && w->stride[i] != *d)
+            return w->rows;
+    *d *= w->rows;
+    return 1;
+}
+
 #ifdef SAW_REF
 
 /** Set *at, or add to it. */

@@ -60,12 +60,42 @@ static void cpu_mul(const saw_call *c)
     }
 }
 
+static void cpu_mul_backward(const saw_call *c)
+{
+    const saw_tensor *dy = &c->in[3];
+    for (int j = 0; j < 2; j++) {
+        const saw_tensor *other = &c->in[1 - j], *dx = &c->out[j], *t[] = {dy, other, dx};
+        if (!dx->data)
+            continue;
+        bool add = binary_adds(c, j, dy);
+        bool one = saw_last(other) != saw_last(dy), sum = saw_last(dx) != saw_last(dy);
+        saw_walk w = saw_walk_start(dy->ndim - 1, 3, t);
+        while (saw_walk_next(&w)) {
+            int64_t d = saw_last(dy), rows = one || sum ? w.rows : saw_join_rows(&w, &d);
+            for (int64_t r = 0; r < rows; r++) {
+                const float *from = SAW_ROW(const float, w, 0, r);
+                const float *factor = SAW_ROW(const float, w, 1, r);
+                float *to = SAW_ROW(float, w, 2, r);
+                if (sum)
+                    *to += c->simd->dot(from, factor, d);
+                else if (one && add)
+                    c->simd->axpy(*factor, from, to, d);
+                else if (one)
+                    c->simd->scale(from, *factor, to, d);
+                else
+                    (add ? c->simd->mul_add : c->simd->mul)(from, factor, to, d);
+            }
+        }
+    }
+}
+
 const saw_op saw_op_mul = {
     .name = "mul",
     .shape = binary_shape,
     .axes = binary_axes,
     .keep = keep,
     .cpu_forward = cpu_mul,
+    .cpu_backward = cpu_mul_backward,
     .in_place = true,
     .differentiable = true,
     .tolerance_db = 130,

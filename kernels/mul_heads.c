@@ -61,10 +61,11 @@ static uint32_t keep(const void *attr, uint32_t want, int n_in)
     return (want & 1 ? 2u : 0) | (want & 2 ? 1u : 0);
 }
 
-static void cpu_mul_heads(const saw_call *c)
+/* out[0] = from times the gates. */
+static void multiply(const saw_call *c, const saw_tensor *from)
 {
-    const saw_tensor *t[] = {&c->in[0], &c->in[1], &c->out[0]};
-    int64_t d = saw_last(&c->in[0]);
+    const saw_tensor *t[] = {from, &c->in[1], &c->out[0]};
+    int64_t d = saw_last(from);
     saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
     while (saw_walk_next(&w))
         for (int64_t r = 0; r < w.rows; r++) {
@@ -77,12 +78,36 @@ static void cpu_mul_heads(const saw_call *c)
         }
 }
 
+static void cpu_mul_heads(const saw_call *c)
+{
+    multiply(c, &c->in[0]);
+}
+
+static void cpu_mul_heads_backward(const saw_call *c)
+{
+    const saw_tensor *dy = &c->in[3];
+    if (c->out[0].data)
+        multiply(c, dy);
+    if (!c->out[1].data)
+        return;
+    const saw_tensor *t[] = {&c->in[0], dy, &c->out[1]};
+    saw_walk w = saw_walk_start(dy->ndim - 1, 3, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            float *gate = SAW_ROW(float, w, 2, r);
+            *gate = (saw_adds(c, 1) ? *gate : 0) + c->simd->dot(SAW_ROW(const float, w, 0, r),
+                                                                SAW_ROW(const float, w, 1, r),
+                                                                saw_last(dy));
+        }
+}
+
 const saw_op saw_op_mul_heads = {
     .name = "mul_heads",
     .shape = shape,
     .axes = saw_axes_rows,
     .keep = keep,
     .cpu_forward = cpu_mul_heads,
+    .cpu_backward = cpu_mul_heads_backward,
     .differentiable = true,
     .tolerance_db = 130,
 };

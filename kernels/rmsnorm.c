@@ -112,6 +112,8 @@ SAW_REF_KERNEL(band_rmsnorm_backward)
 
 #include "kernels/simd/simd.h"
 
+#include <string.h>
+
 static double flops(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
 {
     (void)attr, (void)n_in, (void)in;
@@ -143,6 +145,47 @@ static void cpu_rows(const saw_call *c, const saw_tensor *x, const float *gamma,
     }
 }
 
+static void cpu_data_gradient(const saw_call *c, const saw_tensor *x, const float *gamma,
+                              const saw_tensor *dy, const saw_tensor *dx)
+{
+    const saw_tensor *t[] = {x, dy, dx};
+    saw_walk w = saw_walk_start(x->ndim - 1, 3, t);
+    while (saw_walk_next(&w))
+        c->simd->rmsnorm_gradient(
+            SAW_ROW(const float, w, 0, 0), w.stride[0], SAW_ROW(const float, w, 1, 0), w.stride[1],
+            gamma, SAW_ROW(float, w, 2, 0), w.stride[2], saw_adds(c, 0), w.rows, saw_last(x));
+}
+
+enum { SUM_ROWS = 64, PART_COLUMNS = 128 }; /* rows whose sum is taken apart, of so many columns */
+
+/* Columns [first, end) of dgamma, which is added to. */
+static void cpu_gamma_gradient(const saw_call *c, const saw_tensor *x, const saw_tensor *dy,
+                               float *dgamma, int64_t first, int64_t end)
+{
+    const saw_tensor *t[] = {x, dy};
+    int64_t d = saw_last(x), n = end - first, summed = 0;
+    float *product = c->scratch, *sum = product + n, root = sqrtf((float)d);
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    saw_walk w = saw_walk_start(x->ndim - 1, 2, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            const float *xr = SAW_ROW(const float, w, 0, r);
+            float norm = sqrtf(c->simd->sum_squares(xr, d));
+            c->simd->mul(xr + first, SAW_ROW(const float, w, 1, r) + first, product, n);
+            c->simd->axpy(root / (norm < 1e-12f ? 1e-12f : norm), product, sum, n);
+            if (++summed % SUM_ROWS == 0) {
+                c->simd->add(dgamma + first, sum, dgamma + first, n);
+                memset(sum, 0, (size_t)n * sizeof *sum);
+            }
+        }
+    c->simd->add(dgamma + first, sum, dgamma + first, n);
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    return 2 * (size_t)saw_last(&c->in[0]) * sizeof(float);
+}
+
 static bool shape(saw_shape *s)
 {
     const saw_dims *x = &s->in[0], *gamma = &s->in[1];
@@ -157,6 +200,25 @@ static void cpu_rmsnorm(const saw_call *c)
     cpu_rows(c, &c->in[0], c->in[1].data, &c->out[0]);
 }
 
+static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    (void)attr, (void)n_in, (void)out;
+    return (in[1].d[0] + PART_COLUMNS - 1) / PART_COLUMNS;
+}
+
+static void cpu_rmsnorm_backward(const saw_call *c)
+{
+    const saw_tensor *x = &c->in[0], *dy = &c->in[3], *dgamma = &c->out[1];
+    if (c->out[0].data)
+        cpu_data_gradient(c, x, c->in[1].data, dy, &c->out[0]);
+    if (!dgamma->data)
+        return;
+    int64_t d = saw_last(x), first = d * c->part / c->parts, end = d * (c->part + 1) / c->parts;
+    if (!saw_adds(c, 1))
+        memset((float *)dgamma->data + first, 0, (size_t)(end - first) * sizeof(float));
+    cpu_gamma_gradient(c, x, dy, dgamma->data, first, end);
+}
+
 const saw_op saw_op_rmsnorm = {
     .name = "rmsnorm",
     .shape = shape,
@@ -164,6 +226,9 @@ const saw_op saw_op_rmsnorm = {
     .scratch = scratch,
     .flops = flops,
     .cpu_forward = cpu_rmsnorm,
+    .cpu_backward = cpu_rmsnorm_backward,
+    .backward_parts = backward_parts,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 120,
 };
@@ -196,6 +261,34 @@ static void cpu_band_rmsnorm(const saw_call *c)
     }
 }
 
+static int64_t band_backward_parts(const void *attr, int n_in, const saw_dims *in,
+                                   const saw_dims *out)
+{
+    (void)n_in, (void)out;
+    const band_rmsnorm_attr *a = attr;
+    int64_t parts = (in[0].d[in[0].n - 1] + PART_COLUMNS - 1) / PART_COLUMNS;
+    return parts < a->bands ? parts : a->bands;
+}
+
+static void cpu_band_rmsnorm_backward(const saw_call *c)
+{
+    const band_rmsnorm_attr *a = c->attr;
+    for (int b = 0; b < a->bands; b++) {
+        const saw_tensor *dgamma = &c->out[1 + b];
+        saw_tensor x = band_of(&c->in[0], a->start, b),
+                   dy = band_of(&c->in[c->n_out + 1], a->start, b);
+        if (c->out[0].data) {
+            saw_tensor dx = band_of(&c->out[0], a->start, b);
+            cpu_data_gradient(c, &x, c->in[1 + b].data, &dy, &dx);
+        }
+        if (!dgamma->data || b * c->parts / a->bands != c->part)
+            continue;
+        if (!saw_adds(c, 1 + b))
+            memset(dgamma->data, 0, (size_t)saw_last(&x) * sizeof(float));
+        cpu_gamma_gradient(c, &x, &dy, dgamma->data, 0, saw_last(&x));
+    }
+}
+
 static void list(const void *attr, saw_buffer *out)
 {
     saw_buffer_printf(out, " bands %d", ((const band_rmsnorm_attr *)attr)->bands);
@@ -210,6 +303,9 @@ const saw_op saw_op_band_rmsnorm = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_band_rmsnorm,
+    .cpu_backward = cpu_band_rmsnorm_backward,
+    .backward_parts = band_backward_parts,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 120,
 };

@@ -187,6 +187,8 @@ SAW_REF_KERNEL(pope_backward)
 
 #include "kernels/simd/simd.h"
 
+#include <string.h>
+
 static bool table_shape(saw_shape *s)
 {
     if (s->in[0].n != 1)
@@ -266,9 +268,10 @@ static size_t row_scratch(const saw_call *c)
     return (size_t)saw_last(&c->in[0]) * sizeof(float);
 }
 
-static void cpu_rope(const saw_call *c)
+/* conjugate: turn back, which is the gradient. */
+static void cpu_turn(const saw_call *c, const saw_tensor *x, bool conjugate)
 {
-    const saw_tensor *x = &c->in[0], *y = &c->out[0];
+    const saw_tensor *y = &c->out[0];
     int axis = ((const rope_attr *)c->attr)->axis;
     int64_t d = saw_last(x);
     saw_tensor angles = along(&c->in[1], x, axis, c->origin[axis]);
@@ -277,17 +280,32 @@ static void cpu_rope(const saw_call *c)
     while (saw_walk_next(&w)) {
         if (!saw_adds(c, 0)) {
             c->simd->rope(SAW_ROW(const float, w, 0, 0), w.stride[0], SAW_ROW(float, w, 1, 0),
-                          w.stride[1], SAW_ROW(const float, w, 2, 0), w.stride[2], false, w.rows,
-                          d);
+                          w.stride[1], SAW_ROW(const float, w, 2, 0), w.stride[2], conjugate,
+                          w.rows, d);
             continue;
         }
         for (int64_t r = 0; r < w.rows; r++) {
             float *out = SAW_ROW(float, w, 1, r);
             c->simd->rope(SAW_ROW(const float, w, 0, r), 0, c->scratch, 0,
-                          SAW_ROW(const float, w, 2, r), 0, false, 1, d);
+                          SAW_ROW(const float, w, 2, r), 0, conjugate, 1, d);
             c->simd->add(out, c->scratch, out, d);
         }
     }
+}
+
+static void cpu_rope(const saw_call *c)
+{
+    cpu_turn(c, &c->in[0], false);
+}
+
+static void cpu_rope_backward(const saw_call *c)
+{
+    cpu_turn(c, &c->in[3], true);
+}
+
+static size_t gradient_row_scratch(const saw_call *c)
+{
+    return (size_t)saw_last(&c->in[3]) * sizeof(float);
 }
 
 const saw_op saw_op_rope = {
@@ -300,6 +318,8 @@ const saw_op saw_op_rope = {
     .flops = rope_flops,
     .list = list_axis,
     .cpu_forward = cpu_rope,
+    .cpu_backward = cpu_rope_backward,
+    .backward_scratch = gradient_row_scratch,
     .differentiable = true,
     .tolerance_db = 120,
 };
@@ -377,6 +397,90 @@ static void cpu_pope(const saw_call *c)
         }
 }
 
+enum { SUM_POSITIONS = 64 }; /* positions whose sum is taken apart */
+
+static size_t pope_backward_scratch(const saw_call *c)
+{
+    size_t d = (size_t)saw_last(&c->in[0]), heads = (size_t)c->in[0].dims[c->in[0].ndim - 2];
+    return (3 + heads) * 2 * d * sizeof(float);
+}
+
+/* dx_i = sigmoid(x_i) times the part of dy_i along its angle. */
+static void pope_data(const saw_call *c)
+{
+    const saw_tensor *x = &c->in[0], *table = &c->in[1], *phase = &c->in[2];
+    int axis = ((const rope_attr *)c->attr)->axis, head = x->ndim - 2;
+    int64_t d = saw_last(x);
+    float *turned = c->scratch, *slope = turned + 2 * d;
+    saw_tensor angles = along(table, x, axis, c->origin[axis]),
+               phases = along(phase, x, head, c->origin[head]);
+    const saw_tensor *t[] = {x, &c->in[4], &angles, &phases, &c->out[0]};
+    saw_walk w = saw_walk_start(head + 1, 5, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            float *dx = SAW_ROW(float, w, 4, r);
+            c->simd->complex_mul(SAW_ROW(const float, w, 1, r), SAW_ROW(const float, w, 2, r), true,
+                                 turned, d);
+            if (phase->data)
+                c->simd->complex_mul(turned, SAW_ROW(const float, w, 3, r), true, turned, d);
+            c->simd->sigmoid(SAW_ROW(const float, w, 0, r), slope, d);
+            for (int64_t i = 0; i < d; i++)
+                dx[i] = (saw_adds(c, 0) ? dx[i] : 0) + turned[2 * i] * slope[i];
+        }
+}
+
+/* dphase of heads [first, first + heads) = sum of softplus(x_i) dy_i turned back by the table. */
+static void pope_phase_gradient(const saw_call *c, int64_t first, int64_t heads)
+{
+    int axis = ((const rope_attr *)c->attr)->axis, head = c->in[0].ndim - 2;
+    saw_tensor x = c->in[0], dy = c->in[4];
+    x.data = (float *)x.data + first * x.strides[head];
+    dy.data = (float *)dy.data + first * dy.strides[head];
+    x.dims[head] = dy.dims[head] = heads;
+    int64_t d = saw_last(&x), n = heads * 2 * d, rows = 0;
+    float *turned = c->scratch, *size = turned + 2 * d, *pairs = size + 2 * d;
+    float *sum = pairs + 2 * d, *dphase = (float *)c->out[2].data + first * 2 * d;
+    if (!saw_adds(c, 2))
+        memset(dphase, 0, (size_t)n * sizeof *dphase);
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    saw_tensor angles = along(&c->in[1], &x, axis, c->origin[axis]);
+    const saw_tensor *t[] = {&x, &dy, &angles};
+    saw_walk w = saw_walk_start(head + 1, 3, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++, rows++) {
+            if (rows && rows % (SUM_POSITIONS * heads) == 0) {
+                c->simd->add(dphase, sum, dphase, n);
+                memset(sum, 0, (size_t)n * sizeof *sum);
+            }
+            c->simd->complex_mul(SAW_ROW(const float, w, 1, r), SAW_ROW(const float, w, 2, r), true,
+                                 turned, d);
+            c->simd->softplus(SAW_ROW(const float, w, 0, r), size, d);
+            for (int64_t i = 0; i < d; i++)
+                pairs[2 * i] = pairs[2 * i + 1] = size[i];
+            c->simd->mul_add(turned, pairs, sum + rows % heads * 2 * d, 2 * d);
+        }
+    c->simd->add(dphase, sum, dphase, n);
+}
+
+static int64_t pope_backward_parts(const void *attr, int n_in, const saw_dims *in,
+                                   const saw_dims *out)
+{
+    (void)attr, (void)n_in, (void)out;
+    return in[0].d[in[0].n - 2];
+}
+
+static void cpu_pope_backward(const saw_call *c)
+{
+    if (c->out[0].data)
+        pope_data(c);
+    if (c->out[2].data) {
+        int64_t heads = c->out[2].dims[0], first = heads * c->part / c->parts,
+                end = heads * (c->part + 1) / c->parts;
+        if (end > first)
+            pope_phase_gradient(c, first, end - first);
+    }
+}
+
 const saw_op saw_op_pope = {
     .name = "pope",
     .attr_bytes = sizeof(rope_attr),
@@ -386,6 +490,9 @@ const saw_op saw_op_pope = {
     .flops = pope_flops,
     .list = list_axis,
     .cpu_forward = cpu_pope,
+    .cpu_backward = cpu_pope_backward,
+    .backward_parts = pope_backward_parts,
+    .backward_scratch = pope_backward_scratch,
     .differentiable = true,
     .tolerance_db = 120,
 };

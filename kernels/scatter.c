@@ -76,6 +76,21 @@ static void cpu_scatter(const saw_call *c)
         }
 }
 
+static void cpu_scatter_backward(const saw_call *c)
+{
+    const scatter_attr *a = c->attr;
+    const saw_tensor *t[] = {&c->in[2], &c->out[0]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            const float *dy = SAW_ROW(const float, w, 0, r);
+            float *dx = SAW_ROW(float, w, 1, r);
+            for (int64_t i = 0; i < a->n; i++)
+                dx[i] = (saw_adds(c, 0) ? dx[i] : 0) +
+                        (a->table[i] < 0 ? 0 : (float)a->share[i] * dy[a->table[i]]);
+        }
+}
+
 const saw_op saw_op_scatter = {
     .name = "scatter",
     .attr_bytes = sizeof(scatter_attr),
@@ -83,6 +98,7 @@ const saw_op saw_op_scatter = {
     .axes = saw_axes_first,
     .keep = keep,
     .cpu_forward = cpu_scatter,
+    .cpu_backward = cpu_scatter_backward,
     .differentiable = true,
     .tolerance_db = 130,
 };

@@ -147,7 +147,27 @@ static void map(const saw_call *c, saw_map *f)
     }
 }
 
-#define UNARY(fn, cpu, cost)                                                                       \
+static void map_gradient(const saw_call *c, saw_map_gradient *f)
+{
+    const saw_tensor *t[] = {&c->in[0], &c->in[2], &c->out[0]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
+    while (saw_walk_next(&w)) {
+        int64_t d = saw_last(t[0]), rows = saw_join_rows(&w, &d);
+        for (int64_t r = 0; r < rows; r++)
+            f(SAW_ROW(const float, w, 0, r), SAW_ROW(const float, w, 1, r), SAW_ROW(float, w, 2, r),
+              saw_adds(c, 0), d);
+    }
+}
+
+#define UNARY(fn, cost)                                                                            \
+    static void cpu_##fn(const saw_call *c)                                                        \
+    {                                                                                              \
+        map(c, c->simd->fn);                                                                       \
+    }                                                                                              \
+    static void cpu_##fn##_backward(const saw_call *c)                                             \
+    {                                                                                              \
+        map_gradient(c, c->simd->fn##_gradient);                                                   \
+    }                                                                                              \
     static double fn##_flops(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)  \
     {                                                                                              \
         (void)attr, (void)n_in, (void)in;                                                          \
@@ -158,7 +178,8 @@ static void map(const saw_call *c, saw_map *f)
         .shape = shape,                                                                            \
         .axes = saw_axes_rows,                                                                     \
         .flops = fn##_flops,                                                                       \
-        .cpu_forward = cpu,                                                                        \
+        .cpu_forward = cpu_##fn,                                                                   \
+        .cpu_backward = cpu_##fn##_backward,                                                       \
         .in_place = true,                                                                          \
         .differentiable = true,                                                                    \
         .tolerance_db = 120,                                                                       \
@@ -167,20 +188,14 @@ static void map(const saw_call *c, saw_map *f)
     {                                                                                              \
         return SAW_RECORD(g, &saw_op_##fn, NULL, x);                                               \
     }
-#define UNARY_SIMD(fn, cost)                                                                       \
-    static void cpu_##fn(const saw_call *c)                                                        \
-    {                                                                                              \
-        map(c, c->simd->fn);                                                                       \
-    }                                                                                              \
-    UNARY(fn, cpu_##fn, cost)
 
-UNARY_SIMD(gelu, 20)
-UNARY_SIMD(tanh, 20)
-UNARY_SIMD(sigmoid, 12)
-UNARY_SIMD(softplus, 24)
-UNARY_SIMD(silu, 13)
-UNARY_SIMD(relu, 1)
-UNARY_SIMD(exp, 10)
-UNARY(elu, NULL, 11)
+UNARY(gelu, 20)
+UNARY(tanh, 20)
+UNARY(sigmoid, 12)
+UNARY(softplus, 24)
+UNARY(silu, 13)
+UNARY(relu, 1)
+UNARY(elu, 11)
+UNARY(exp, 10)
 
 #endif

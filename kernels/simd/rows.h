@@ -108,6 +108,7 @@ MAP(sigmoid)
 MAP(silu)
 MAP(softplus)
 MAP(relu)
+MAP(elu)
 
 static void add(const float *a, const float *b, float *y, int64_t n)
 {

@@ -29,6 +29,7 @@ typedef enum saw_act {
 
 enum {
     SAW_GEMM_SCRATCH_BYTES = 120 * (1536 + 4), /* scratch of any saw_gemm, 64-byte aligned */
+    SAW_OUTER_ROWS = 192, /* of a saw_outer */
     SAW_S8_DEPTH =
         768 /* int8 sums are exact int32 over this many k; float32 joins the pieces in rising k */
 };
@@ -55,6 +56,18 @@ typedef struct saw_gemm {
     saw_act act;
     void *scratch; /* SAW_GEMM_SCRATCH_BYTES, 64-byte aligned */
 } saw_gemm;
+
+/** C[m, n] = sum_r a[r][m] b[r][n], or that added to C, in float32: one block of the rows of a
+ * gradient of weights. C may not overlap the rows. */
+typedef struct saw_outer {
+    int64_t rows; /* 1 .. SAW_OUTER_ROWS */
+    int64_t m, n;
+    const float *const *a, *const *b; /* rows of m and of n floats */
+    float *c;
+    ptrdiff_t c_stride;
+    bool accumulate;
+    void *scratch; /* outer_bytes(m, n), 64-byte aligned */
+} saw_outer;
 
 /**
  * o[i] = softmax_j(scale q[i] . k[j] + mask[i, j]) v[j] for one head. Row i of q is q + i *
@@ -93,6 +106,8 @@ typedef struct saw_attend_gradient {
 
 /** x and y below are n floats, in place allowed. */
 typedef void saw_map(const float *x, float *y, int64_t n);
+/** dx = f'(x) dy, or added to dx. In place on dy allowed. */
+typedef void saw_map_gradient(const float *x, const float *dy, float *dx, bool add, int64_t n);
 
 typedef struct saw_simd {
     const char *name; /* "plain", "avx2", "avx512", "avx512bf16" */
@@ -116,6 +131,12 @@ typedef struct saw_simd {
     void (*pack)(saw_dtype dtype, const float *w, ptrdiff_t n_stride, ptrdiff_t k_stride,
                  int64_t n0, int64_t n1, int64_t k, void *packed);
     void (*gemm)(const saw_gemm *p);
+    /** From n packed float32 columns of depth k pack columns [k0, k1) of the transpose, which has
+     * depth n: out is as if they were all. k0 is a multiple of `panel`, out 64-byte aligned. */
+    void (*pack_transposed)(const void *packed, int64_t n, int64_t k, int64_t k0, int64_t k1,
+                            void *out);
+    size_t (*outer_bytes)(int64_t m, int64_t n);
+    void (*outer)(const saw_outer *p);
 
     /* ---- attention
      * -------------------------------------------------------------------------------------------
@@ -134,6 +155,10 @@ typedef struct saw_simd {
     /** y = x / max(|x|, 1e-12) * sqrt(d) * gamma. gamma NULL: ones. */
     void (*rmsnorm)(const float *x, ptrdiff_t x_stride, float *y, ptrdiff_t y_stride,
                     const float *gamma, int64_t rows, int64_t d);
+    /** From the gradient of y that of x, set or added. dx = dy is fine. */
+    void (*rmsnorm_gradient)(const float *x, ptrdiff_t x_stride, const float *dy,
+                             ptrdiff_t dy_stride, const float *gamma, float *dx,
+                             ptrdiff_t dx_stride, bool add, int64_t rows, int64_t d);
     /** y = (x - mean) / sqrt(var + eps) * gamma + beta, var over d. gamma, beta NULL: ones, zeros.
      */
     void (*layernorm)(const float *x, ptrdiff_t x_stride, float *y, ptrdiff_t y_stride,
@@ -153,7 +178,9 @@ typedef struct saw_simd {
 
     saw_map *exp;  /* results below the smallest normal number are 0 */
     saw_map *gelu; /* x Phi(x) */
-    saw_map *tanh, *sigmoid, *silu, *softplus, *relu;
+    saw_map *tanh, *sigmoid, *silu, *softplus, *relu, *elu;
+    saw_map_gradient *gelu_gradient, *tanh_gradient, *sigmoid_gradient, *silu_gradient,
+        *softplus_gradient, *relu_gradient, *elu_gradient, *exp_gradient;
     void (*add)(const float *a, const float *b, float *y, int64_t n);
     void (*mul)(const float *a, const float *b, float *y, int64_t n);
     void (*scale)(const float *x, float s, float *y, int64_t n);

@@ -3,6 +3,8 @@
  * SAW_ISA is its name.
  */
 #include "kernels/simd/attention_gradient.h"
+#include "kernels/simd/gradients.h"
+#include "kernels/simd/outer.h"
 
 INLINE vf chain_f32(vf x, vf a, vf b)
 {
@@ -71,6 +73,9 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .pack_offset = pack_offset,
     .pack = pack,
     .gemm = gemm,
+    .pack_transposed = pack_transposed,
+    .outer_bytes = outer_bytes,
+    .outer = outer,
     .attention_pack_bytes = attention_pack_bytes,
     .attention_scratch_bytes = attention_scratch_bytes,
     .attention_pack = attention_pack,
@@ -78,6 +83,7 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .attention_gradient_bytes = attention_gradient_bytes,
     .attention_gradient = attention_gradient,
     .rmsnorm = rmsnorm,
+    .rmsnorm_gradient = rmsnorm_gradient,
     .layernorm = layernorm,
     .softmax = softmax,
     .rope = rope,
@@ -88,6 +94,15 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .silu = map_silu,
     .softplus = map_softplus,
     .relu = map_relu,
+    .elu = map_elu,
+    .gelu_gradient = gelu_gradient,
+    .tanh_gradient = tanh_gradient,
+    .sigmoid_gradient = sigmoid_gradient,
+    .silu_gradient = silu_gradient,
+    .softplus_gradient = softplus_gradient,
+    .relu_gradient = relu_gradient,
+    .elu_gradient = elu_gradient,
+    .exp_gradient = exp_gradient,
     .add = add,
     .mul = mul,
     .scale = scale,
