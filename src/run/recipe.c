@@ -3,6 +3,7 @@
 #include "io/config.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -248,6 +249,7 @@ static saw_status set_value(saw_recipe *r, const char *source, const saw_recipe_
         }
         return set_text(r, source, key, value, strlen(value), at);
     case SAW_RECIPE_TEXT:
+    case SAW_RECIPE_PATH:
         if (!*value) {
             *(const char **)at = NULL;
             return SAW_OK;
@@ -440,6 +442,7 @@ void saw_recipe_print(const saw_recipe *r, const saw_recipe_key *key, saw_buffer
     char number[NUMBER_ROOM] = "auto";
     switch (key->kind) {
     case SAW_RECIPE_TEXT:
+    case SAW_RECIPE_PATH:
     case SAW_RECIPE_WORD:
         text = *(const char *const *)at;
         if (text)
@@ -483,7 +486,14 @@ saw_status saw_recipe_save(saw_recipe *r, const char *path)
         if (i == 0 || strcmp(key->section, KEYS[i - 1].section))
             saw_buffer_printf(&b, "%s%s:\n", i ? "\n" : "", key->section);
         saw_buffer_printf(&b, "  # %s\n  %s: ", key->help, key->name);
-        saw_recipe_print(r, key, &b);
+        char *full = NULL;
+        if (key->kind == SAW_RECIPE_PATH && *(const char **)((char *)r + key->offset))
+            full = realpath(*(const char **)((char *)r + key->offset), NULL);
+        if (full)
+            print_text(&b, full);
+        else
+            saw_recipe_print(r, key, &b);
+        free(full);
         saw_buffer_printf(&b, "\n");
     }
     saw_atomic_file file = {0};

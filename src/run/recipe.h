@@ -27,6 +27,7 @@ typedef struct saw_recipe_list {
 /** Kind of a value, and its type in saw_recipe. */
 typedef enum saw_recipe_kind {
     SAW_RECIPE_TEXT,   /* const char *; NULL where nothing was given and there is no default */
+    SAW_RECIPE_PATH,   /* the same; saved as an absolute path where it exists */
     SAW_RECIPE_WORD,   /* const char *: one of a list */
     SAW_RECIPE_NAMES,  /* saw_recipe_list; in one text with commas between */
     SAW_RECIPE_LINES,  /* saw_recipe_list; in one text with semicolons between */
@@ -37,6 +38,7 @@ typedef enum saw_recipe_kind {
 } saw_recipe_kind;
 
 #define SAW_RECIPE_TYPE_TEXT   const char *
+#define SAW_RECIPE_TYPE_PATH   const char *
 #define SAW_RECIPE_TYPE_WORD   const char *
 #define SAW_RECIPE_TYPE_NAMES  saw_recipe_list
 #define SAW_RECIPE_TYPE_LINES  saw_recipe_list
@@ -52,6 +54,8 @@ typedef struct saw_recipe {
 #include "run/recipe.def"
     saw_pool pool;
     const char *preset; /* the last one that was set, or NULL */
+    const char *resume; /* the folder of a run that goes on, whose recipe this is; or NULL. Not
+                           owned */
 } saw_recipe;
 #undef SAW_FLAG
 #undef SAW_KEY
