@@ -47,14 +47,6 @@ const char *nn_optim_name(int i)
     return i < N_ROWS ? ROWS[i]->defaults.name : NULL;
 }
 
-static bool is_vector(const saw_range *r)
-{
-    int longer = 0;
-    for (int i = 0; i < r->dims.n; i++)
-        longer += r->dims.d[i] > 1;
-    return longer < 2;
-}
-
 /* The number after the marker in the name, or -1. */
 static int64_t layer_of(const char *name, const char *marker)
 {
@@ -71,7 +63,7 @@ void nn_param_groups(const nn_param_options *o, int n, const saw_range *ranges, 
     for (int i = 0; i < n; i++)
         last = layer_of(ranges[i].name, marker) > last ? layer_of(ranges[i].name, marker) : last;
     for (int i = 0; i < n; i++) {
-        bool vector = is_vector(&ranges[i]);
+        bool vector = ranges[i].dims.n < 2;
         int64_t own = layer_of(ranges[i].name, marker);
         if (own >= 0)
             layer = own;

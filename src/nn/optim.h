@@ -61,7 +61,7 @@ typedef struct nn_param_rule {
 
 typedef struct nn_param_options {
     float weight_decay;
-    bool decay_matrices_only; /* biases and norms (one axis longer than 1, or none) do not decay */
+    bool decay_matrices_only; /* biases and norms (one axis or none) do not decay */
     /* Layer-wise decay: of L layers, what belongs to layer l learns at layer_decay^(L - 1 - l); the
      * layer is the number after layer_marker in the name. What was recorded before the first layer
      * is layer -1, what comes after one without having a number is layer L - 1. */

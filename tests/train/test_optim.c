@@ -657,7 +657,7 @@ static void group_rules(void **state)
     o.lora_plus_ratio = 16;
     nn_param_groups(&o, RANGES, ranges, got);
     const double power[RANGES] = {11, 10, 10, 9, 9, 0, 0, 0};
-    const double ratio[RANGES] = {1, 16, 1, 1, 16, 1, 16, 16};
+    const double ratio[RANGES] = {1, 16, 1, 1, 1, 1, 16, 16};
     for (int i = 0; i < RANGES; i++) {
         assert_true(got[i].lr_factor == (float)(ratio[i] * pow(0.5, power[i])));
         assert_true(got[i].weight_decay == (ratio[i] > 1 && i != 6 ? 0 : 0.5f));
