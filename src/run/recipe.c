@@ -9,10 +9,11 @@
 
 enum { POOL_BYTES = 8 << 20, MAX_ITEMS = 10000, NUMBER_ROOM = 40 };
 
-#define SAW_FLAG(section, name, flag, kind, value, fallback, least, most, help)                    \
+#define SAW_FLAG(section, name, letter, flag, kind, value, fallback, least, most, help)            \
     {#section, #name, flag, SAW_RECIPE_##kind, offsetof(saw_recipe, name), value, fallback,        \
      help,     least, most},
-#define SAW_KEY(section, name, ...) SAW_FLAG(section, name, NULL, __VA_ARGS__)
+#define SAW_KEY(section, name, ...) SAW_FLAG(section, name, 0, NULL, __VA_ARGS__)
+#define SAW_SECTION(section, title)
 static const saw_recipe_key KEYS[] = {
 #include "run/recipe.def"
 };
@@ -478,7 +479,7 @@ void saw_recipe_print(const saw_recipe *r, const saw_recipe_key *key, saw_buffer
     }
 }
 
-saw_status saw_recipe_save(saw_recipe *r, const char *path)
+saw_status saw_recipe_save(const saw_recipe *r, const char *path)
 {
     saw_buffer b = {.ctx = r->pool.ctx};
     for (int i = 0; i < N_KEYS; i++) {

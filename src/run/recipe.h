@@ -47,8 +47,9 @@ typedef enum saw_recipe_kind {
 #define SAW_RECIPE_TYPE_SWITCH bool
 #define SAW_RECIPE_TYPE_BYTES  size_t
 
-#define SAW_FLAG(section, name, flag, kind, ...) SAW_RECIPE_TYPE_##kind name;
-#define SAW_KEY(section, name, kind, ...)        SAW_RECIPE_TYPE_##kind name;
+#define SAW_FLAG(section, name, letter, flag, kind, ...) SAW_RECIPE_TYPE_##kind name;
+#define SAW_KEY(section, name, kind, ...)                SAW_RECIPE_TYPE_##kind name;
+#define SAW_SECTION(section, title)
 /** A member for every key of recipe.def. Texts belong to the recipe. */
 typedef struct saw_recipe {
 #include "run/recipe.def"
@@ -59,6 +60,7 @@ typedef struct saw_recipe {
 } saw_recipe;
 #undef SAW_FLAG
 #undef SAW_KEY
+#undef SAW_SECTION
 
 /** A row of the table. */
 typedef struct saw_recipe_key {
@@ -93,7 +95,7 @@ saw_status saw_recipe_set(saw_recipe *r, const char *source, const char *key, co
 saw_status saw_recipe_load(saw_recipe *r, const char *path);
 /** Write every key, with its help as comments: loaded again it gives the same recipe. The file
  * appears when it is whole. */
-saw_status saw_recipe_save(saw_recipe *r, const char *path);
+saw_status saw_recipe_save(const saw_recipe *r, const char *path);
 /** A value as the file has it, appended to out: `auto`, `[a, b]`, `0.001`. */
 void saw_recipe_print(const saw_recipe *r, const saw_recipe_key *key, saw_buffer *out);
 

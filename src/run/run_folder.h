@@ -12,7 +12,7 @@
  *
  * Every file but the log is written beside its place, synced and renamed, so the one before
  * survives a full disk and a kill. Log records go out line by line; a run that is resumed cuts them
- * back to the step it goes on from.
+ * back to the step it goes on from. Figures that are no numbers are left out of it.
  */
 #ifndef SAW_RUN_FOLDER_H
 #define SAW_RUN_FOLDER_H
@@ -24,12 +24,15 @@
 
 typedef struct saw_run_folder saw_run_folder;
 
+/** Give recipe->output a value where it has none: of a run that is resumed its folder, else the
+ * first of run-STEM, run-STEM-2, ... that is free in the working folder. */
+saw_status saw_run_folder_choose(saw_recipe *recipe);
 /**
- * Make the folder of a new run: recipe->output, or else run-STEM, run-STEM-2, ... in the working
- * folder; and write recipe.yaml. With recipe->resume, take that folder up again. SAW_ERR_IO: there
- * is a run in it already, or there is none to resume, or another process is at it.
+ * Make the folder recipe->output of a new run, or with recipe->resume take it up again, and write
+ * recipe.yaml. Borrows the recipe. SAW_ERR_IO: there is a run in it already, or none to resume, or
+ * another process is at it.
  */
-saw_status saw_run_folder_open(saw_context *ctx, saw_recipe *recipe, saw_run_folder **out);
+saw_status saw_run_folder_open(saw_context *ctx, const saw_recipe *recipe, saw_run_folder **out);
 /** Gives up the lock. NULL is fine. */
 void saw_run_folder_close(saw_run_folder *f);
 /** Its path. */
