@@ -242,6 +242,11 @@ const saw_model_spec *saw_separator_spec(const saw_separator *s)
     return &s->spec;
 }
 
+saw_weight_source saw_separator_source(saw_separator *s)
+{
+    return saw_checkpoint_source(s->checkpoint);
+}
+
 const saw_checkpoint *saw_separator_checkpoint(const saw_separator *s)
 {
     return s->checkpoint;

@@ -12,6 +12,8 @@ const saw_checkpoint *saw_separator_checkpoint(const saw_separator *s);
 /** Plan the program of a stream without loading weights: for listings and memory figures. */
 saw_status saw_separator_plan(saw_separator *s, const saw_stream_options *options,
                               saw_program **out);
+/** Source of the weights of a separator's checkpoint; borrows the separator. */
+saw_weight_source saw_separator_source(saw_separator *s);
 /** Source of weights over an open checkpoint; borrows it. */
 saw_weight_source saw_checkpoint_source(saw_checkpoint *ck);
 
