@@ -425,6 +425,128 @@ static void attention_of_strange_numbers(void **unused)
     }
 }
 
+/* Sums in double: gradients of q, k, v. */
+static void exact_attention_gradient(const saw_attend_gradient *p, double *dq, double *dk,
+                                     double *dv)
+{
+    double *w = take((size_t)p->n_k * 8), *t = take((size_t)p->n_k * 8);
+    memset(dq, 0, (size_t)(p->n_q * p->d) * 8);
+    memset(dk, 0, (size_t)(p->n_k * p->d) * 8);
+    memset(dv, 0, (size_t)(p->n_k * p->d_v) * 8);
+    for (int64_t i = 0; i < p->n_q; i++) {
+        const float *q = p->q + i * p->q_stride, *grad = p->grad + i * p->grad_stride;
+        double top = -INFINITY, sum = 0.0, mean = 0.0;
+        for (int64_t j = 0; j < p->n_k; j++) {
+            w[j] = t[j] = 0.0;
+            for (int64_t l = 0; l < p->d; l++)
+                w[j] += (double)p->scale * q[l] * p->k[j * p->k_stride + l];
+            for (int64_t l = 0; l < p->d_v; l++)
+                t[j] += (double)grad[l] * p->v[j * p->v_stride + l];
+            top = w[j] > top ? w[j] : top;
+        }
+        for (int64_t j = 0; j < p->n_k; j++)
+            sum += w[j] = exp(w[j] - top);
+        for (int64_t j = 0; j < p->n_k; j++)
+            mean += w[j] / sum * t[j];
+        for (int64_t j = 0; j < p->n_k; j++) {
+            double slope = (double)p->scale * w[j] / sum * (t[j] - mean);
+            for (int64_t l = 0; l < p->d; l++) {
+                dq[i * p->d + l] += slope * p->k[j * p->k_stride + l];
+                dk[j * p->d + l] += slope * q[l];
+            }
+            for (int64_t l = 0; l < p->d_v; l++)
+                dv[j * p->d_v + l] += w[j] / sum * grad[l];
+        }
+    }
+    free(w);
+    free(t);
+}
+
+/** Together, each alone, added to. */
+static void check_attention_gradient(const saw_simd *s, int64_t n_q, int64_t n_k, int64_t d,
+                                     int64_t d_v)
+{
+    int64_t stride = d + 7, v_stride = d_v + 2;
+    float *x[] = {floats(n_q * stride, 3.0f), floats(n_k * stride, 3.0f),
+                  floats(n_k * v_stride, 1.0f), floats(n_q * v_stride, 1.0f)};
+    int64_t rows[] = {n_q, n_k, n_k}, columns[] = {d, d, d_v};
+    size_t bytes = s->attention_gradient_bytes(n_k, d, d_v);
+    unsigned char *scratch = take(bytes + 64);
+    memset(scratch, 0xff, bytes + 64); /* NaN: nothing is read before it is written */
+    saw_attend_gradient p = {.n_q = n_q,
+                             .n_k = n_k,
+                             .d = d,
+                             .d_v = d_v,
+                             .q = x[0],
+                             .k = x[1],
+                             .v = x[2],
+                             .grad = x[3],
+                             .q_stride = stride,
+                             .k_stride = stride,
+                             .v_stride = v_stride,
+                             .grad_stride = v_stride,
+                             .scale = 1.0f / sqrtf((float)d),
+                             .scratch = scratch};
+    double *want[3];
+    output all[3], y[3];
+    for (int i = 0; i < 3; i++)
+        want[i] = take((size_t)(rows[i] * columns[i]) * 8);
+    exact_attention_gradient(&p, want[0], want[1], want[2]);
+    for (int run = 0; run < 5; run++) { /* all; dq, dk, dv alone; added */
+        for (int i = 0; i < 3; i++)
+            y[i] = output_of(rows[i], columns[i]);
+        for (int i = 0; run == 4 && i < 3; i++)
+            for (int64_t j = 0; j < rows[i] * columns[i]; j++)
+                y[i].at[j / columns[i] * y[i].stride + j % columns[i]] = 0.5f;
+        p.dq = run == 2 || run == 3 ? NULL : y[0].at;
+        p.dk = run == 1 || run == 3 ? NULL : y[1].at;
+        p.dv = run == 1 || run == 2 ? NULL : y[2].at;
+        p.dq_stride = y[0].stride;
+        p.dk_stride = y[1].stride;
+        p.dv_stride = y[2].stride;
+        p.add_dq = p.add_dk = p.add_dv = run == 4;
+        s->attention_gradient(&p);
+        for (int i = 0; i < 3; i++) {
+            size_t whole = (size_t)(rows[i] * y[i].stride + 2 * GUARD) * 4;
+            char what[100];
+            snprintf(what, sizeof what, "%s attention gradient %d of %dx%dx%d/%d, run %d", s->name,
+                     i, (int)n_q, (int)n_k, (int)d, (int)d_v, run);
+            if (run == 0) {
+                output_check(&y[i], want[i], n_k > 1 || i == 2 ? 4e-6 : 1, what);
+                all[i] = y[i];
+            } else if (run == i + 1) {
+                assert_memory_equal(y[i].whole, all[i].whole, whole);
+            } else if (run == 4) {
+                for (int64_t j = 0; j < rows[i] * columns[i]; j++)
+                    want[i][j] += 0.5;
+                output_check(&y[i], want[i], 4e-6, what);
+            }
+            if (run)
+                free(y[i].whole);
+        }
+        for (size_t i = bytes; i < bytes + 64; i++)
+            assert_true(scratch[i] == 0xff);
+    }
+    for (int i = 0; i < 4; i++)
+        free(x[i]);
+    for (int i = 0; i < 3; i++) {
+        free(want[i]);
+        free(all[i].whole);
+    }
+    free(scratch);
+}
+
+static void attention_gradient(void **unused)
+{
+    (void)unused;
+    static const int64_t sizes[][4] = {{1, 1, 1, 1},     {5, 7, 3, 2},       {62, 62, 64, 64},
+                                       {49, 385, 16, 8}, {100, 801, 24, 40}, {3, 20, 390, 387}};
+    const saw_simd *s;
+    for (int set = 0; (s = set_at(set)); set++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            check_attention_gradient(s, sizes[i][0], sizes[i][1], sizes[i][2], sizes[i][3]);
+}
+
 /* ---- functions ------------------------------------------------------------------------------- */
 
 static double d_relu(double x)
@@ -435,6 +557,11 @@ static double d_relu(double x)
 static double d_gelu(double x)
 {
     return act_of(SAW_ACT_GELU, x);
+}
+
+static double d_elu(double x)
+{
+    return x > 0.0 ? x : expm1(x);
 }
 
 static double d_sigmoid(double x)
@@ -468,7 +595,8 @@ static void functions(void **unused)
                     {"sigmoid", s->sigmoid, d_sigmoid, 4e-7, 1.2e-38, -95, 95, 0, 1},
                     {"silu", s->silu, d_silu, 4e-7, 1e-36, -90, 90, NAN, INFINITY},
                     {"softplus", s->softplus, d_softplus, 4e-7, 1.2e-38, -90, 90, 0, INFINITY},
-                    {"relu", s->relu, d_relu, 0, 0, -5, 5, 0, INFINITY}};
+                    {"relu", s->relu, d_relu, 0, 0, -5, 5, 0, INFINITY},
+                    {"elu", s->elu, d_elu, 4e-7, 0, -30, 5, -1, INFINITY}};
         enum { N = 200003 };
         for (size_t f = 0; f < sizeof maps / sizeof *maps; f++) {
             output x = output_of(1, N), y = output_of(1, N);
@@ -503,6 +631,99 @@ static void functions(void **unused)
             assert_true(fabs(z[3] - maps[f].exact(1e-42)) <= 1e-40 + 1e-7 * fabs(z[3]));
             assert_true(z[4] == (float)maps[f].exact(-0.0));
             free(x.whole);
+            free(y.whole);
+        }
+    }
+}
+
+static double slope_gelu(double x)
+{
+    return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-0.5 * x * x) / sqrt(2.0 * acos(-1.0));
+}
+
+static double slope_sigmoid(double x)
+{
+    return d_sigmoid(x) * d_sigmoid(-x);
+}
+
+static double slope_tanh(double x)
+{
+    return 4.0 * slope_sigmoid(2.0 * x);
+}
+
+static double slope_silu(double x)
+{
+    return d_sigmoid(x) * (1.0 + x * d_sigmoid(-x));
+}
+
+static double slope_relu(double x)
+{
+    return x > 0.0;
+}
+
+static double slope_elu(double x)
+{
+    return x > 0.0 ? 1.0 : exp(x);
+}
+
+static void slopes(void **unused)
+{
+    (void)unused;
+    const saw_simd *s;
+    for (int set = 0; (s = set_at(set)); set++) {
+        struct {
+            const char *name;
+            saw_map_gradient *fast;
+            double (*exact)(double);
+            double relative, absolute, from, to, at_minus_infinity, at_infinity;
+        } maps[] = {{"exp", s->exp_gradient, exp, 3e-7, 1.2e-38, -100, 88, 0, INFINITY},
+                    {"gelu", s->gelu_gradient, slope_gelu, 3e-7, 5e-7, -12, 12, 0, 1},
+                    {"tanh", s->tanh_gradient, slope_tanh, 8e-7, 1e-36, -40, 40, 0, 0},
+                    {"sigmoid", s->sigmoid_gradient, slope_sigmoid, 8e-7, 1e-36, -80, 80, 0, 0},
+                    {"silu", s->silu_gradient, slope_silu, 8e-7, 3e-7, -80, 80, NAN, NAN},
+                    {"softplus", s->softplus_gradient, d_sigmoid, 5e-7, 1.2e-38, -85, 85, 0, 1},
+                    {"relu", s->relu_gradient, slope_relu, 0, 0, -5, 5, 0, 1},
+                    {"elu", s->elu_gradient, slope_elu, 3e-7, 1.2e-38, -85, 85, 0, 1}};
+        enum { N = 20003 };
+        for (size_t f = 0; f < sizeof maps / sizeof *maps; f++) {
+            output y = output_of(1, N);
+            float *x = take(N * 4), *dy = floats(N, 2.0f), ones[4] = {1, 1, 1, 1};
+            double worst = 0.0;
+            for (int i = 0; i < N; i++) {
+                x[i] = i % 2 ? (float)(maps[f].from + (maps[f].to - maps[f].from) * i / N)
+                             : uniform() * expf(10.0f * uniform() - 10.0f);
+                dy[i] = i % 3 ? dy[i] : 1.0f;
+            }
+            maps[f].fast(x, dy, y.at, false, N);
+            output_check_guards(&y);
+            for (int i = 0; i < N; i++) {
+                double slope = maps[f].exact(x[i]), size = fabs(dy[i]),
+                       error = fabs(y.at[i] - slope * dy[i]) - maps[f].absolute * size;
+                double relative = error > 0.0 ? error / fabs(slope * dy[i]) : 0.0;
+                worst = relative > worst ? relative : worst;
+            }
+            if (!(worst <= maps[f].relative))
+                print_error("%s slope of %s: relative error %.3g\n", s->name, maps[f].name, worst);
+            assert_true(worst <= maps[f].relative);
+            for (int n = 0; n < 70; n++) { /* the same bits wherever an element lies, and added */
+                float z[70];
+                memcpy(z, dy + n, (size_t)n * 4);
+                maps[f].fast(x + n, z, z, false, n);
+                assert_memory_equal(z, y.at + n, (size_t)n * 4);
+                memcpy(z, x, (size_t)n * 4);
+                maps[f].fast(x + n, dy + n, z, true, n);
+                for (int i = 0; i < n; i++)
+                    assert_true(z[i] == x[i] + y.at[n + i]);
+            }
+            float strange[4] = {-INFINITY, INFINITY, -0.0f, NAN}, z[4];
+            maps[f].fast(strange, ones, z, false, 4);
+            assert_true(isnan(maps[f].at_minus_infinity) ||
+                        fabs(z[0] - maps[f].at_minus_infinity) < 1e-20);
+            assert_true(isnan(maps[f].at_infinity) || z[1] == maps[f].at_infinity);
+            assert_true(fabs(z[2] - maps[f].exact(-0.0)) <= 1e-6);
+            assert_true(isnan(z[3]) || maps[f].exact == slope_relu);
+            free(x);
+            free(dy);
             free(y.whole);
         }
     }
@@ -674,7 +895,7 @@ static void conversions(void **unused)
 static void cells(void **unused)
 {
     (void)unused;
-    static const int64_t widths[] = {1, 5, 16, 50, 256};
+    static const int64_t widths[] = {3, 5, 16, 50, 256};
     const saw_simd *s;
     for (int set = 0; (s = set_at(set)); set++)
         for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
@@ -726,6 +947,8 @@ int main(void)
         cmocka_unit_test(products_of_strange_numbers),
         cmocka_unit_test(attention),
         cmocka_unit_test(attention_of_strange_numbers),
+        cmocka_unit_test(attention_gradient),
+        cmocka_unit_test(slopes),
         cmocka_unit_test(functions),
         cmocka_unit_test(vectors),
         cmocka_unit_test(rows),
