@@ -377,10 +377,10 @@ static bool is_section(const char *name, const saw_config *node)
 
 static saw_status load_tree(saw_recipe *r, const char *path, const saw_config *root)
 {
-    const saw_config *preset = saw_config_get(root, "preset");
+    const char *preset = saw_config_as_string(saw_config_get(root, "preset"));
     saw_status status = SAW_OK;
-    if (saw_config_as_string(preset)) {
-        status = saw_recipe_set_preset(r, saw_config_as_string(preset));
+    if (preset && !r->preset) {
+        status = saw_recipe_set_preset(r, preset);
         if (status)
             return saw_fail_in(r->pool.ctx, status, path);
     }

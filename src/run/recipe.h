@@ -90,8 +90,9 @@ saw_status saw_recipe_set_preset(saw_recipe *r, const char *name);
 /** Set a key ("lr", or "optimizer.lr") from text. `source` begins the sentence of a failure: an
  * unknown key, with the nearest known one, or a value that makes no sense. */
 saw_status saw_recipe_set(saw_recipe *r, const char *source, const char *key, const char *value);
-/** Put a file's values over what is there; it may name a preset (`preset: careful`), which goes
- * first. Refuses keys that are unknown or in a section of another, by file and line. */
+/** Put a file's values over what is there. It may name a preset (`preset: careful`), which goes
+ * first, unless one was set before. Refuses keys that are unknown or in a section of another, by
+ * file and line. */
 saw_status saw_recipe_load(saw_recipe *r, const char *path);
 /** Write every key, with its help as comments: loaded again it gives the same recipe. The file
  * appears when it is whole. */

@@ -369,7 +369,7 @@ saw_status saw_run_log_valid(saw_run_folder *f, const saw_dataset *d, const saw_
 {
     saw_config *record = new_record(f, "valid", v->step);
     bool bad = !record || put_number(record, "sdr_db", v->sdr_db) ||
-               put_number(record, "forgetting_db", v->forgetting_db) ||
+               put_number(record, "general_sdr_db", v->forgetting_db) ||
                put_number(record, "seconds", v->seconds) ||
                saw_config_put_bool(record, "best", v->best);
     saw_config *songs = bad ? NULL : saw_config_put_list(record, "songs");

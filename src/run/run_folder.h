@@ -64,8 +64,9 @@ saw_status saw_run_log_step(saw_run_folder *f, const saw_run_step *s);
 
 typedef struct saw_run_valid {
     int64_t step;
-    double sdr_db, forgetting_db, seconds; /* NaN: not measured; seconds as above */
-    bool best;                             /* the best figure so far */
+    double sdr_db, forgetting_db; /* NaN: not measured; the latter on the general songs */
+    double seconds;               /* as above */
+    bool best;                    /* the best figure so far */
     const saw_song_score *songs;
     int n_songs;
     const char *const *outputs; /* names of songs[].sdr_db */
