@@ -9,6 +9,8 @@
 #include "kernels/kernel.h"
 #include "kernels/ops.h"
 
+#include <string.h>
+
 typedef struct batch_norm_attr {
     double eps;
 } batch_norm_attr;
@@ -144,6 +146,75 @@ static void cpu_batch_norm(const saw_call *c)
     }
 }
 
+static void data_gradient(const saw_call *c)
+{
+    const saw_tensor *t[] = {&c->in[VAR + 2], &c->out[X]};
+    int64_t features = saw_last(t[0]), length = row_length(features);
+    float *scale = c->scratch;
+    for (int64_t i = 0; i < length; i++)
+        scale[i] = (float)(((const float *)c->in[WEIGHT].data)[i % features] /
+                           sqrt(((const float *)c->in[VAR].data)[i % features] +
+                                ((const batch_norm_attr *)c->attr)->eps));
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
+    while (saw_walk_next(&w)) {
+        bool dense = w.stride[0] == features && w.stride[1] == features;
+        int64_t rows = dense ? length / features : 1;
+        for (int64_t r = 0; r < w.rows; r += rows) {
+            int64_t n = features * (w.rows - r < rows ? w.rows - r : rows);
+            (saw_adds(c, X) ? c->simd->mul_add : c->simd->mul)(SAW_ROW(const float, w, 0, r), scale,
+                                                               SAW_ROW(float, w, 1, r), n);
+        }
+    }
+}
+
+/* A part of the features. */
+static void weight_gradients(const saw_call *c)
+{
+    const saw_tensor *dy = &c->in[VAR + 2], *x = c->in[X].data ? &c->in[X] : dy, *t[] = {x, dy};
+    int64_t features = saw_last(dy), first = features * c->part / c->parts,
+            n = features * (c->part + 1) / c->parts - first;
+    float *dw = c->out[WEIGHT].data, *db = c->out[BIAS].data;
+    double *sum = c->scratch, *product = sum + n;
+    memset(sum, 0, 2 * (size_t)n * sizeof *sum);
+    saw_walk w = saw_walk_start(dy->ndim - 1, 2, t);
+    while (saw_walk_next(&w))
+        c->simd->column_sums(SAW_ROW(const float, w, 0, 0) + first, w.stride[0],
+                             SAW_ROW(const float, w, 1, 0) + first, w.stride[1], w.rows, n, sum,
+                             product);
+    for (int64_t k = first, i = 0; i < n; i++, k++) {
+        if (dw) {
+            double mean = ((const float *)c->in[MEAN].data)[k],
+                   var = ((const float *)c->in[VAR].data)[k];
+            dw[k] = (saw_adds(c, WEIGHT) ? dw[k] : 0) +
+                    (float)((product[i] - mean * sum[i]) /
+                            sqrt(var + ((const batch_norm_attr *)c->attr)->eps));
+        }
+        if (db)
+            db[k] = (saw_adds(c, BIAS) ? db[k] : 0) + (float)sum[i];
+    }
+}
+
+static void cpu_batch_norm_backward(const saw_call *c)
+{
+    if (c->out[X].data)
+        data_gradient(c);
+    if (c->out[WEIGHT].data || c->out[BIAS].data)
+        weight_gradients(c);
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    size_t features = (size_t)saw_last(&c->in[VAR + 2]),
+           row = (size_t)row_length((int64_t)features);
+    return row * sizeof(float) + 2 * features * sizeof(double);
+}
+
+static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    (void)attr, (void)n_in, (void)out;
+    return saw_column_parts(in[WEIGHT].d[0]);
+}
+
 const saw_op saw_op_batch_norm = {
     .name = "batch_norm",
     .attr_bytes = sizeof(batch_norm_attr),
@@ -153,6 +224,9 @@ const saw_op saw_op_batch_norm = {
     .scratch = scratch,
     .flops = flops,
     .cpu_forward = cpu_batch_norm,
+    .cpu_backward = cpu_batch_norm_backward,
+    .backward_parts = backward_parts,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 110,
 };

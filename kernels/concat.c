@@ -7,6 +7,10 @@
 
 #include <string.h>
 
+typedef struct concat_attr {
+    const int64_t *start; /* of each value on the last axis, then their end */
+} concat_attr;
+
 /* To the next index over the leading axes, row-major; false after the last. */
 static inline bool step_index(const saw_tensor *t, int64_t *index)
 {
@@ -32,10 +36,9 @@ static inline int64_t row_of(const saw_tensor *t, const saw_tensor *whole, const
 SAW_REF_KERNEL(concat_forward)
 {
     const saw_tensor *y = &c->out[0];
-    int64_t first = 0;
-    for (int j = 0; j < c->n_in; first += saw_last(&c->in[j++])) {
+    for (int j = 0; j < c->n_in; j++) {
         const saw_tensor *x = &c->in[j];
-        int64_t index[SAW_MAX_DIMS] = {0};
+        int64_t index[SAW_MAX_DIMS] = {0}, first = ((const concat_attr *)c->attr)->start[j];
         do
             for (int64_t i = 0; i < saw_last(x); i++)
                 put((real *)y->data + row_of(y, y, index) + (first + i) * saw_last_stride(y),
@@ -48,10 +51,9 @@ SAW_REF_KERNEL(concat_forward)
 SAW_REF_KERNEL(concat_backward)
 {
     const saw_tensor *dy = &c->in[c->n_in - 1];
-    int64_t first = 0;
-    for (int j = 0; j < c->n_out; first += saw_last(&c->in[j++])) {
+    for (int j = 0; j < c->n_out; j++) {
         const saw_tensor *dx = &c->out[j];
-        int64_t index[SAW_MAX_DIMS] = {0};
+        int64_t index[SAW_MAX_DIMS] = {0}, first = ((const concat_attr *)c->attr)->start[j];
         start_sum(c, j);
         if (dx->data)
             do
@@ -64,6 +66,8 @@ SAW_REF_KERNEL(concat_backward)
 }
 
 #else
+
+#include "kernels/simd/simd.h"
 
 static bool shape(saw_shape *s)
 {
@@ -98,34 +102,75 @@ static uint32_t axes(const void *attr, int n_in, const saw_dims *in, int operand
 static void cpu_concat(const saw_call *c)
 {
     const saw_tensor *y = &c->out[0];
-    int64_t first = 0;
-    for (int j = 0; j < c->n_in; first += saw_last(&c->in[j++])) {
+    for (int j = 0; j < c->n_in; j++) {
         const saw_tensor *x = &c->in[j];
-        int64_t index[SAW_MAX_DIMS] = {0}, n = saw_last(x);
+        int64_t index[SAW_MAX_DIMS] = {0}, first = ((const concat_attr *)c->attr)->start[j];
         do {
             float *out = (float *)y->data + row_of(y, y, index) + first;
             const float *from = (const float *)x->data + row_of(x, y, index);
             if (saw_adds(c, 0))
-                for (int64_t i = 0; i < n; i++)
-                    out[i] += from[i];
+                c->simd->add(out, from, out, saw_last(x));
             else
-                memcpy(out, from, (size_t)n * sizeof *out);
+                memcpy(out, from, (size_t)saw_last(x) * sizeof *out);
         } while (step_index(y, index));
+    }
+}
+
+static uint32_t keep(const void *attr, uint32_t want, int n_in)
+{
+    (void)attr, (void)want, (void)n_in;
+    return 0;
+}
+
+static void cpu_concat_backward(const saw_call *c)
+{
+    const saw_tensor *dy = &c->in[c->n_in - 1];
+    for (int j = 0; j < c->n_out; j++) {
+        const saw_tensor *dx = &c->out[j];
+        int64_t index[SAW_MAX_DIMS] = {0}, first = ((const concat_attr *)c->attr)->start[j];
+        bool add = saw_adds(c, j);
+        if (!dx->data)
+            continue;
+        if (!add && saw_tensor_count(dx) / saw_last(dx) != saw_tensor_count(dy) / saw_last(dy)) {
+            do /* a row is a sum */
+                memset((float *)dx->data + row_of(dx, dx, index), 0,
+                       (size_t)saw_last(dx) * sizeof(float));
+            while (step_index(dx, index));
+            add = true;
+        }
+        do {
+            const float *from = (const float *)dy->data + row_of(dy, dy, index) + first;
+            float *to = (float *)dx->data + row_of(dx, dy, index);
+            if (add)
+                c->simd->add(to, from, to, saw_last(dx));
+            else
+                memcpy(to, from, (size_t)saw_last(dx) * sizeof *to);
+        } while (step_index(dy, index));
     }
 }
 
 const saw_op saw_op_concat = {
     .name = "concat",
+    .attr_bytes = sizeof(concat_attr),
     .shape = shape,
     .axes = axes,
+    .keep = keep,
     .cpu_forward = cpu_concat,
+    .cpu_backward = cpu_concat_backward,
     .differentiable = true,
     .tolerance_db = 140,
 };
 
 saw_val saw_concat(saw_graph *g, int n, const saw_val *values)
 {
-    return saw_record(g, &saw_op_concat, NULL, n, values, 1);
+    saw_context *ctx = saw_graph_context(g);
+    int64_t *widths = saw_calloc(ctx, (size_t)n + 1, sizeof *widths);
+    for (int j = 0; widths && j < n; j++)
+        widths[j] = values[j] ? saw_dim(g, values[j], -1) : 0;
+    concat_attr a = {widths ? saw_band_starts(g, n, widths) : NULL};
+    saw_free(ctx, widths);
+    return a.start ? saw_record(g, &saw_op_concat, &a, n, values, 1)
+                   : saw_graph_fail(g, SAW_ERR_MEMORY, "concat: no memory for %d widths", n);
 }
 
 #endif

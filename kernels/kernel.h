@@ -110,6 +110,14 @@ static inline uint32_t saw_axes_rows(const void *attr, int n_in, const saw_dims 
     return saw_all_but_last(&in[0]);
 }
 
+/** Parts that d columns of rows are dealt out in: of whole cache lines. */
+static inline int64_t saw_column_parts(int64_t d)
+{
+    enum { LINE = 16, PARTS = 8 };
+    int64_t lines = d / LINE;
+    return lines < 2 || d % LINE ? 1 : lines < PARTS ? lines : PARTS;
+}
+
 /** Sums of the widths before each band, bands + 1 numbers; owned by the graph. NULL when memory
  * fails. */
 static inline const int64_t *saw_band_starts(saw_graph *g, int bands, const int64_t *widths)

@@ -66,12 +66,31 @@ static void cpu_leaky_relu(const saw_call *c)
     }
 }
 
+static void cpu_leaky_relu_backward(const saw_call *c)
+{
+    float slope = ((const leaky_relu_attr *)c->attr)->slope;
+    const saw_tensor *t[] = {&c->in[0], &c->in[2], &c->out[0]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
+    while (saw_walk_next(&w)) {
+        int64_t d = saw_last(t[0]), rows = saw_join_rows(&w, &d);
+        for (int64_t r = 0; r < rows; r++) {
+            const float *x = SAW_ROW(const float, w, 0, r), *dy = SAW_ROW(const float, w, 1, r);
+            float *dx = SAW_ROW(float, w, 2, r);
+            for (int64_t i = 0; i < d; i++) {
+                float v = dy[i] * (x[i] > 0 ? 1 : slope);
+                dx[i] = saw_adds(c, 0) ? dx[i] + v : v;
+            }
+        }
+    }
+}
+
 const saw_op saw_op_leaky_relu = {
     .name = "leaky_relu",
     .attr_bytes = sizeof(leaky_relu_attr),
     .shape = shape,
     .axes = saw_axes_rows,
     .cpu_forward = cpu_leaky_relu,
+    .cpu_backward = cpu_leaky_relu_backward,
     .differentiable = true,
     .tolerance_db = 140,
 };

@@ -72,12 +72,31 @@ static void cpu_magnitude(const saw_call *c)
         }
 }
 
+static void cpu_magnitude_backward(const saw_call *c)
+{
+    const saw_tensor *t[] = {&c->in[0], &c->in[2], &c->out[0]};
+    const bool add = saw_adds(c, 0);
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            const float *x = SAW_ROW(const float, w, 0, r), *dy = SAW_ROW(const float, w, 1, r);
+            float *dx = SAW_ROW(float, w, 2, r);
+            for (int64_t i = 0; i < saw_last(t[1]); i++) {
+                float square = x[2 * i] * x[2 * i] + x[2 * i + 1] * x[2 * i + 1];
+                float rate = dy[i] / sqrtf(square > 0 ? square : 1);
+                dx[2 * i] = (add ? dx[2 * i] : 0) + x[2 * i] * rate;
+                dx[2 * i + 1] = (add ? dx[2 * i + 1] : 0) + x[2 * i + 1] * rate;
+            }
+        }
+}
+
 const saw_op saw_op_magnitude = {
     .name = "magnitude",
     .shape = shape,
     .axes = saw_axes_first,
     .flops = flops,
     .cpu_forward = cpu_magnitude,
+    .cpu_backward = cpu_magnitude_backward,
     .differentiable = true,
     .tolerance_db = 120,
 };

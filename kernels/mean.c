@@ -55,6 +55,8 @@ SAW_REF_KERNEL(mean_backward)
 
 #else
 
+#include "kernels/simd/simd.h"
+
 static bool shape(saw_shape *s)
 {
     const mean_attr *a = s->attr;
@@ -85,6 +87,44 @@ static void list(const void *attr, saw_buffer *out)
     saw_buffer_printf(out, " axis %d group %lld", a->axis, (long long)a->group);
 }
 
+/* The mean's share of a row, set or added. */
+static void share(const saw_call *c, const float *from, float *to, int64_t n, bool add)
+{
+    float s = 1 / (float)((const mean_attr *)c->attr)->group;
+    if (add)
+        c->simd->axpy(s, from, to, n);
+    else
+        c->simd->scale(from, s, to, n);
+}
+
+static void cpu_mean(const saw_call *c)
+{
+    const mean_attr *a = c->attr;
+    for (int64_t j = 0; j < a->group; j++) {
+        saw_tensor x = members(&c->in[0], a, j);
+        const saw_tensor *t[] = {&x, &c->out[0]};
+        saw_walk w = saw_walk_start(x.ndim - 1, 2, t);
+        while (saw_walk_next(&w))
+            for (int64_t r = 0; r < w.rows; r++)
+                share(c, SAW_ROW(const float, w, 0, r), SAW_ROW(float, w, 1, r), saw_last(&x),
+                      j > 0 || saw_adds(c, 0));
+    }
+}
+
+static void cpu_mean_backward(const saw_call *c)
+{
+    const mean_attr *a = c->attr;
+    for (int64_t j = 0; j < a->group; j++) {
+        saw_tensor dx = members(&c->out[0], a, j);
+        const saw_tensor *t[] = {&c->in[2], &dx};
+        saw_walk w = saw_walk_start(dx.ndim - 1, 2, t);
+        while (saw_walk_next(&w))
+            for (int64_t r = 0; r < w.rows; r++)
+                share(c, SAW_ROW(const float, w, 0, r), SAW_ROW(float, w, 1, r), saw_last(&dx),
+                      saw_adds(c, 0));
+    }
+}
+
 const saw_op saw_op_mean = {
     .name = "mean",
     .attr_bytes = sizeof(mean_attr),
@@ -92,6 +132,8 @@ const saw_op saw_op_mean = {
     .axes = axes,
     .keep = keep,
     .list = list,
+    .cpu_forward = cpu_mean,
+    .cpu_backward = cpu_mean_backward,
     .differentiable = true,
     .tolerance_db = 120,
 };

@@ -385,6 +385,170 @@ static void cpu_norm(const saw_call *c)
     }
 }
 
+/* ---- backward -------------------------------------------------------------------------------- */
+
+enum { SUM_X, SUM_XX, SUM_G, SUM_GX, SUMS };
+
+/* The sums of a row, in LANES parts when it is joined, else of every feature. */
+static void add_products(const float *x, const float *g, int64_t d, bool joined, double *const *sum)
+{
+    int64_t i = 0;
+    for (; joined && i + LANES <= d; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            double v = x[i + j], u = g[i + j];
+            sum[SUM_X][j] += v;
+            sum[SUM_XX][j] += v * v;
+            sum[SUM_G][j] += u;
+            sum[SUM_GX][j] += u * v;
+        }
+    for (int64_t j = joined ? 0 : i; i < d; i++, j++) {
+        double v = x[i], u = g[i];
+        sum[SUM_X][j] += v;
+        sum[SUM_XX][j] += v * v;
+        sum[SUM_G][j] += u;
+        sum[SUM_GX][j] += u * v;
+    }
+}
+
+/* What dx is made of, for every feature: dx = rate (g - shift - (x - mean) pull). */
+typedef struct slopes {
+    float *mean, *rate, *shift, *pull;
+} slopes;
+
+static void set_slopes(const slopes *s, double *const *sum, int64_t d, bool joined, double count,
+                       double eps)
+{
+    for (int j = 1; joined && j < LANES; j++)
+        for (int k = 0; k < SUMS; k++)
+            sum[k][0] += sum[k][j];
+    for (int64_t i = 0; i < d; i++) {
+        int64_t j = joined ? 0 : i;
+        double mean = sum[SUM_X][j] / count, var = sum[SUM_XX][j] / count - mean * mean;
+        double rate = 1 / sqrt((var > 0 ? var : 0) + eps);
+        s->mean[i] = (float)mean;
+        s->rate[i] = (float)rate;
+        s->shift[i] = (float)(sum[SUM_G][j] / count);
+        s->pull[i] = (float)((sum[SUM_GX][j] - mean * sum[SUM_G][j]) * rate * rate / count);
+    }
+}
+
+/* g = w dy, element i of w at i * stride. */
+static const float *weighted(const saw_call *c, const float *dy, const float *w, int64_t stride,
+                             int64_t d, float *g)
+{
+    if (!w)
+        return dy;
+    if (stride == 1)
+        c->simd->mul(dy, w, g, d);
+    else
+        for (int64_t i = 0; i < d; i++)
+            g[i] = dy[i] * w[i * stride];
+    return g;
+}
+
+/* Elements of the weight of piece i before any cut. */
+static int64_t affine_count(const norm_attr *a, int i)
+{
+    int64_t n = 1;
+    for (int k = 0; k < SAW_NORM_AXES && a->affine; k++) {
+        int axis = a->form.affine[k];
+        if (axis)
+            n *= a->ragged && axis == 2 ? a->start[i + 1] - a->start[i] : a->size[axis];
+    }
+    return n;
+}
+
+/* Add sums in double to a gradient, or set it. */
+static void put_sums(float *to, const double *sum, int64_t n, bool add)
+{
+    for (int64_t i = 0; to && i < n; i++)
+        to[i] = (add ? to[i] : 0) + (float)sum[i];
+}
+
+static void cpu_norm_backward(const saw_call *c)
+{
+    const norm_attr *a = c->attr;
+    piece p = pieces_of(c);
+    const int last = p.rank - 1, sets = a->bands ? a->bands : 1;
+    const uint32_t features = SAW_AXIS(last), over = a->form.over & ~features,
+                   apart = ~a->form.over & ~features;
+    const bool joined = a->form.over & features;
+    for (int i = 0; i < p.count; i++) {
+        const int set = p.first + i;
+        saw_tensor x = piece_of(c, &c->in[0], &p, i), dx = piece_of(c, &c->out[0], &p, i);
+        saw_tensor dy = piece_of(c, &c->in[c->n_out + 1], &p, i);
+        const float *w = a->affine ? weight_of(c, c->in, set, false)->data : NULL;
+        float *dw = a->affine ? weight_of(c, c->out, set, false)->data : NULL;
+        float *db = a->affine ? weight_of(c, c->out, set, true)->data : NULL;
+        if (!dx.data && ((!dw && !db) || set * c->parts / sets != c->part))
+            continue;
+        int64_t d = x.dims[last], n = joined ? LANES : d, weights = affine_count(a, set);
+        int64_t index[SAW_MAX_DIMS] = {0};
+        double *block = c->scratch, *sum[SUMS], count = joined ? (double)d : 1;
+        for (int k = 0; k < SUMS; k++)
+            sum[k] = block + k * n;
+        double *sum_w = block + SUMS * n, *sum_b = sum_w + weights;
+        slopes s = {.mean = (float *)(sum_b + weights)};
+        s.rate = s.mean + d, s.shift = s.rate + d, s.pull = s.shift + d;
+        float *g = s.pull + d;
+        for (int axis = 0; axis < last; axis++)
+            count *= over >> axis & 1 ? (double)x.dims[axis] : 1;
+        set_affine(c, &p, set);
+        memset(sum_w, 0, 2 * (size_t)weights * sizeof *sum_w);
+        const int64_t step = p.affine[last];
+        do {
+            memset(block, 0, SUMS * (size_t)n * sizeof *block);
+            do
+                add_products((const float *)x.data + offset_of(last, x.strides, index),
+                             weighted(c,
+                                      (const float *)dy.data + offset_of(last, dy.strides, index),
+                                      w ? w + p.origin + offset_of(last, p.affine, index) : NULL,
+                                      step, d, g),
+                             d, joined, sum);
+            while (step_index(&x, over, index));
+            set_slopes(&s, sum, d, joined, count, a->form.eps);
+            do {
+                const float *xr = (const float *)x.data + offset_of(last, x.strides, index);
+                const float *dr = (const float *)dy.data + offset_of(last, dy.strides, index);
+                int64_t at = p.origin + offset_of(last, p.affine, index);
+                if (dx.data) {
+                    const float *gr = weighted(c, dr, w ? w + at : NULL, step, d, g);
+                    float *to = (float *)dx.data + offset_of(last, dx.strides, index);
+                    for (int64_t k = 0; k < d; k++) {
+                        float v =
+                            s.rate[k] * (gr[k] - s.shift[k] - (xr[k] - s.mean[k]) * s.pull[k]);
+                        to[k] = saw_adds(c, 0) ? to[k] + v : v;
+                    }
+                }
+                for (int64_t k = 0; (dw || db) && k < d; k++) {
+                    sum_w[at + k * step] += (double)dr[k] * ((xr[k] - s.mean[k]) * s.rate[k]);
+                    sum_b[at + k * step] += (double)dr[k];
+                }
+            } while (step_index(&x, over, index));
+        } while (step_index(&x, apart, index));
+        put_sums(dw, sum_w, weights, saw_adds(c, 1 + set));
+        put_sums(db, sum_b, weights, saw_adds(c, 1 + sets + set));
+    }
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    const norm_attr *a = c->attr;
+    int64_t d = saw_last(&c->in[0]), weights = 0;
+    for (int i = 0; i < (a->bands ? a->bands : 1); i++)
+        weights = affine_count(a, i) > weights ? affine_count(a, i) : weights;
+    return (size_t)(SUMS * (d + LANES) + 2 * weights) * sizeof(double) +
+           5 * (size_t)d * sizeof(float);
+}
+
+static int64_t band_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    (void)n_in, (void)in, (void)out;
+    enum { PARTS = 16 };
+    int bands = ((const norm_attr *)attr)->bands;
+    return bands < PARTS ? bands : PARTS;
+}
+
 const saw_op saw_op_norm = {
     .name = "norm",
     .attr_bytes = sizeof(norm_attr),
@@ -394,6 +558,8 @@ const saw_op saw_op_norm = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_norm,
+    .cpu_backward = cpu_norm_backward,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 115,
 };
@@ -408,6 +574,9 @@ const saw_op saw_op_band_norm = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_norm,
+    .cpu_backward = cpu_norm_backward,
+    .backward_parts = band_parts,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 115,
 };

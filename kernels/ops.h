@@ -138,6 +138,12 @@ saw_val saw_conv_transpose(saw_graph *g, saw_val x, saw_val weight, saw_val bias
  * constants without a gradient. */
 saw_val saw_batch_norm(saw_graph *g, saw_val x, saw_val weight, saw_val bias, saw_val mean,
                        saw_val var, double eps);
+/** The same by the mean and variance of all rows of x, two at least. *mean and *var (unbiased: what
+ * a running variance is averaged from) are [D] and take no gradient. */
+saw_val saw_batch_norm_train(saw_graph *g, saw_val x, saw_val weight, saw_val bias, double eps,
+                             saw_val *mean, saw_val *var);
+/** 0 with probability `rate` (below 1), else x / (1 - rate); drawn from the run's seed. */
+saw_val saw_dropout(saw_graph *g, saw_val x, double rate);
 /** x > 0 ? x : slope x. */
 saw_val saw_leaky_relu(saw_graph *g, saw_val x, double slope);
 /** `before` and `after` zeros along an axis; negative counts cut away. */

@@ -86,19 +86,19 @@ static void list(const void *attr, saw_buffer *out)
                       (long long)a->after);
 }
 
-static void cpu_pad(const saw_call *c)
+/* The elements that x and y have in common from one to the other: to output 0, whose rest is 0. */
+static void move(const saw_call *c, saw_tensor x, saw_tensor y, bool back)
 {
     const pad_attr *a = c->attr;
-    saw_tensor x = c->in[0], y = c->out[0];
     const saw_tensor *whole[] = {&c->out[0]};
-    saw_walk w = saw_walk_start(y.ndim - 1, 1, whole);
+    saw_walk w = saw_walk_start(whole[0]->ndim - 1, 1, whole);
     while (!saw_adds(c, 0) && saw_walk_next(&w))
         for (int64_t r = 0; r < w.rows; r++)
             memset(SAW_ROW(float, w, 0, r), 0, (size_t)saw_last(whole[0]) * sizeof(float));
     common(a, &x, &y, sizeof(float));
     if (!x.dims[a->axis])
         return;
-    const saw_tensor *t[] = {&x, &y};
+    const saw_tensor *t[] = {back ? &y : &x, back ? &x : &y};
     w = saw_walk_start(x.ndim - 1, 2, t);
     while (saw_walk_next(&w))
         for (int64_t r = 0; r < w.rows; r++) {
@@ -110,6 +110,16 @@ static void cpu_pad(const saw_call *c)
         }
 }
 
+static void cpu_pad(const saw_call *c)
+{
+    move(c, c->in[0], c->out[0], false);
+}
+
+static void cpu_pad_backward(const saw_call *c)
+{
+    move(c, c->out[0], c->in[2], true);
+}
+
 const saw_op saw_op_pad = {
     .name = "pad",
     .attr_bytes = sizeof(pad_attr),
@@ -118,6 +128,7 @@ const saw_op saw_op_pad = {
     .keep = keep,
     .list = list,
     .cpu_forward = cpu_pad,
+    .cpu_backward = cpu_pad_backward,
     .differentiable = true,
     .tolerance_db = 140,
 };

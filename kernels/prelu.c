@@ -4,6 +4,8 @@
 #include "kernels/kernel.h"
 #include "kernels/ops.h"
 
+#include <string.h>
+
 #ifdef SAW_REF
 
 SAW_REF_KERNEL(prelu_forward)
@@ -73,11 +75,64 @@ static void cpu_prelu(const saw_call *c)
         }
 }
 
+static void data_gradient(const saw_call *c)
+{
+    const float *slope = c->in[1].data;
+    const int64_t d = saw_last(&c->in[0]), step = c->in[1].dims[0] > 1;
+    const saw_tensor *t[] = {&c->in[0], &c->in[3], &c->out[0]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 3, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            const float *x = SAW_ROW(const float, w, 0, r), *dy = SAW_ROW(const float, w, 1, r);
+            float *dx = SAW_ROW(float, w, 2, r);
+            for (int64_t i = 0; i < d; i++) {
+                float v = dy[i] * (x[i] > 0 ? 1 : slope[i * step]);
+                dx[i] = saw_adds(c, 0) ? dx[i] + v : v;
+            }
+        }
+}
+
+/* The sum of dy x over x <= 0, of every feature; that of all is added up last. */
+static void slope_gradient(const saw_call *c)
+{
+    const int64_t d = saw_last(&c->in[0]), slopes = c->in[1].dims[0];
+    float *out = c->out[1].data;
+    double *sum = c->scratch;
+    memset(sum, 0, (size_t)d * sizeof *sum);
+    const saw_tensor *t[] = {&c->in[0], &c->in[3]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++) {
+            const float *x = SAW_ROW(const float, w, 0, r), *dy = SAW_ROW(const float, w, 1, r);
+            for (int64_t i = 0; i < d; i++)
+                sum[i] += (double)dy[i] * (x[i] > 0 ? 0 : x[i]);
+        }
+    for (int64_t i = 1; slopes == 1 && i < d; i++)
+        sum[0] += sum[i];
+    for (int64_t i = 0; i < slopes; i++)
+        out[i] = (saw_adds(c, 1) ? out[i] : 0) + (float)sum[i];
+}
+
+static void cpu_prelu_backward(const saw_call *c)
+{
+    if (c->out[0].data)
+        data_gradient(c);
+    if (c->out[1].data)
+        slope_gradient(c);
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    return (size_t)saw_last(&c->in[0]) * sizeof(double);
+}
+
 const saw_op saw_op_prelu = {
     .name = "prelu",
     .shape = shape,
     .axes = saw_axes_first,
     .cpu_forward = cpu_prelu,
+    .cpu_backward = cpu_prelu_backward,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 130,
 };

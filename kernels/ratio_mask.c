@@ -108,6 +108,26 @@ static void list(const void *attr, saw_buffer *out)
     saw_buffer_printf(out, " of %d power %g", a->which, a->power);
 }
 
+/* Row `index` of a tensor, from element `first` of it. */
+static float *row_at(const saw_tensor *t, const int64_t *index, int64_t first)
+{
+    float *p = (float *)t->data + first;
+    for (int d = 0; d < t->ndim - 1; d++)
+        p += index[d] * t->strides[d];
+    return p;
+}
+
+/* To the next row; false after the last. */
+static bool next_row(const saw_tensor *t, int64_t *index)
+{
+    for (int d = t->ndim - 1; d-- > 0;) {
+        if (++index[d] < t->dims[d])
+            return true;
+        index[d] = 0;
+    }
+    return false;
+}
+
 /* y = x^power */
 static void raise(const float *x, double power, float *y, int64_t n)
 {
@@ -119,35 +139,66 @@ static void raise(const float *x, double power, float *y, int64_t n)
             y[i] = power == 1 ? x[i] : powf(x[i], (float)power);
 }
 
-static void cpu_ratio_mask(const saw_call *c)
+/* The shares of a piece of a row, and the sums that they are shares of. */
+static void shares(const saw_call *c, int estimates, const int64_t *index, int64_t first, int64_t n,
+                   float *share, float *sum)
 {
     const ratio_mask_attr *a = c->attr;
+    float part[PIECE];
+    for (int64_t i = 0; i < n; i++)
+        sum[i] = (float)a->eps;
+    for (int j = 0; j < estimates; j++) {
+        float *power = j == a->which ? share : part;
+        raise(row_at(&c->in[j], index, first), a->power, power, n);
+        c->simd->add(sum, power, sum, n);
+    }
+    for (int64_t i = 0; i < n; i++)
+        share[i] = (share[i] + (float)(a->eps / estimates)) / sum[i];
+}
+
+static void cpu_ratio_mask(const saw_call *c)
+{
     const saw_tensor *y = &c->out[0];
-    int64_t index[SAW_MAX_DIMS] = {0}, rows = saw_tensor_count(y) / saw_last(y);
-    float sum[PIECE], part[PIECE], own[PIECE];
-    for (int64_t r = 0; r < rows; r++) {
+    int64_t index[SAW_MAX_DIMS] = {0};
+    float sum[PIECE], share[PIECE];
+    do
         for (int64_t first = 0; first < saw_last(y); first += PIECE) {
             int64_t n = saw_last(y) - first < PIECE ? saw_last(y) - first : PIECE;
-            float *to = (float *)y->data + first;
-            for (int d = 0; d < y->ndim - 1; d++)
-                to += index[d] * y->strides[d];
+            float *to = row_at(y, index, first);
+            shares(c, c->n_in, index, first, n, share, sum);
             for (int64_t i = 0; i < n; i++)
-                sum[i] = (float)a->eps;
-            for (int j = 0; j < c->n_in; j++) {
-                const float *e = (const float *)c->in[j].data + first;
-                for (int d = 0; d < y->ndim - 1; d++)
-                    e += index[d] * c->in[j].strides[d];
-                raise(e, a->power, j == a->which ? own : part, n);
-                c->simd->add(sum, j == a->which ? own : part, sum, n);
-            }
-            for (int64_t i = 0; i < n; i++) {
-                float v = (own[i] + (float)(a->eps / c->n_in)) / sum[i];
-                to[i] = saw_adds(c, 0) ? to[i] + v : v;
+                to[i] = saw_adds(c, 0) ? to[i] + share[i] : share[i];
+        }
+    while (next_row(y, index));
+}
+
+static void cpu_ratio_mask_backward(const saw_call *c)
+{
+    const ratio_mask_attr *a = c->attr;
+    const saw_tensor *dy = &c->in[c->n_out + 1];
+    int64_t index[SAW_MAX_DIMS] = {0};
+    float sum[PIECE], share[PIECE], slope[PIECE];
+    do
+        for (int64_t first = 0; first < saw_last(dy); first += PIECE) {
+            int64_t n = saw_last(dy) - first < PIECE ? saw_last(dy) - first : PIECE;
+            const float *d = row_at(dy, index, first);
+            shares(c, c->n_out, index, first, n, share, sum);
+            for (int64_t i = 0; i < n; i++)
+                sum[i] = (float)a->power * d[i] / sum[i];
+            for (int j = 0; j < c->n_out; j++) {
+                if (!c->out[j].data)
+                    continue;
+                const float *e = row_at(&c->in[j], index, first), own = j == a->which;
+                float *to = row_at(&c->out[j], index, first);
+                if (a->power != 2)
+                    raise(e, a->power - 1, slope, n);
+                for (int64_t i = 0; i < n; i++) {
+                    float v = sum[i] * (a->power != 2 ? slope[i] : e[i]) * (own - share[i]);
+                    to[i] = saw_adds(c, j) ? to[i] + v : v;
+                }
             }
         }
-        for (int d = y->ndim - 2; d >= 0 && ++index[d] == y->dims[d]; d--)
-            index[d] = 0;
-    }
+    while (next_row(dy, index));
 }
 
 const saw_op saw_op_ratio_mask = {
@@ -158,6 +209,7 @@ const saw_op saw_op_ratio_mask = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_ratio_mask,
+    .cpu_backward = cpu_ratio_mask_backward,
     .differentiable = true,
     .tolerance_db = 110,
 };

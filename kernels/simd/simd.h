@@ -175,6 +175,10 @@ typedef struct saw_simd {
     float (*sum)(const float *x, int64_t n);
     float (*sum_squares)(const float *x, int64_t n);
     float (*max_abs)(const float *x, int64_t n);
+    /** In double: sum[j] += y[i, j] and product[j] += x[i, j] y[i, j] over rows i in rising order,
+     * d columns j. */
+    void (*column_sums)(const float *x, ptrdiff_t x_stride, const float *y, ptrdiff_t y_stride,
+                        int64_t rows, int64_t d, double *sum, double *product);
     /** Conversions; to 16 bits rounds to nearest even. Not in place. */
     void (*f32_from_bf16)(const uint16_t *x, float *y, int64_t n);
     void (*bf16_from_f32)(const float *x, uint16_t *y, int64_t n);

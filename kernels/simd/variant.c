@@ -3,6 +3,7 @@
  * SAW_ISA is its name.
  */
 #include "kernels/simd/attention_gradient.h"
+#include "kernels/simd/columns.h"
 #include "kernels/simd/gradients.h"
 
 INLINE vf chain_f32(vf x, vf a, vf b)
@@ -109,6 +110,7 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .sum = sum,
     .sum_squares = sum_squares,
     .max_abs = max_abs,
+    .column_sums = column_sums,
     .f32_from_bf16 = f32_from_bf16,
     .bf16_from_f32 = bf16_from_f32,
     .f32_from_f16 = f32_from_f16,

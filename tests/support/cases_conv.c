@@ -29,6 +29,17 @@ static saw_val batch_norm(saw_graph *g, const saw_val *in)
     return saw_batch_norm(g, in[0], in[1], in[2], in[3], in[4], 1e-3);
 }
 
+static saw_val batch_norm_train(saw_graph *g, const saw_val *in)
+{
+    saw_val mean, var;
+    return saw_batch_norm_train(g, in[0], in[1], in[2], 1e-3, &mean, &var);
+}
+
+static saw_val dropout(saw_graph *g, const saw_val *in)
+{
+    return saw_dropout(g, in[0], 0.3);
+}
+
 static saw_val leaky_relu(saw_graph *g, const saw_val *in)
 {
     return saw_leaky_relu(g, in[0], 0.2);
@@ -168,6 +179,20 @@ static const op_case cases[] = {
      .fixed = 0x18,
      .gain = 0.5,
      .offset = 1},
+    {.name = "batch_norm_train",
+     .record = batch_norm_train,
+     .in = {D(2, 5, 7, 19), D(19), D(19)},
+     .params = 6,
+     .fixed = 0x30,
+     .offset = 0.5},
+    {.name = "batch_norm_train, in parts",
+     .record = batch_norm_train,
+     .in = {D(2, 5, 80), D(80), D(80)},
+     .params = 6,
+     .fixed = 0x30,
+     .offset = 0.5},
+    {.name = "dropout", .record = dropout, .in = {D(2, 5, 7, 19)}},
+    {.name = "dropout, wide", .record = dropout, .in = {D(2, 3, 1030)}},
     {.name = "leaky_relu", .record = leaky_relu, .in = {D(2, 5, 7, 19)}},
     {.name = "magnitude", .record = magnitude, .in = {D(2, 5, 38)}},
     {.name = "ratio_mask",
