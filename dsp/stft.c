@@ -255,15 +255,11 @@ saw_status saw_stft_check(saw_context *ctx, const saw_stft *s, int64_t samples)
 void saw_stft_frames_over(const saw_stft *s, int64_t samples, int64_t sample0, int64_t n,
                           int64_t *first, int64_t *end)
 {
-    int64_t last = sample0 + n - 1, from = sample0 + s->pad, to = last + s->pad;
-    if (s->pad && s->o.pad == SAW_STFT_REFLECT) { /* the images of samples near the ends */
-        if (sample0 <= s->pad)
-            from = most(0, s->pad - last);
-        if (last >= samples - 1 - s->pad)
-            to = least(samples - 1 + 2 * s->pad, s->pad + 2 * (samples - 1) - sample0);
-    }
-    *first = first_frame(s, from);
-    *end = least(saw_stft_frames(s, samples), last_frame(s, to));
+    int64_t last = sample0 + n - 1, frames = saw_stft_frames(s, samples);
+    bool reflect = s->pad && s->o.pad == SAW_STFT_REFLECT; /* samples near an end have images */
+    *first = reflect && sample0 <= s->pad ? 0 : first_frame(s, sample0 + s->pad);
+    *end = reflect && last >= samples - 1 - s->pad ? frames
+                                                   : least(frames, last_frame(s, last + s->pad));
 }
 
 size_t saw_stft_scratch_bytes(const saw_stft *s, saw_dtype dtype)

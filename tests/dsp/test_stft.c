@@ -100,7 +100,8 @@ static double dot(const double *a, const double *b, int64_t n)
     return sum;
 }
 
-/* ---- golden ------------------------------------------------------------------------------------ ---- */
+/* ---- golden ------------------------------------------------------------------------------------
+ * ---- */
 
 /* Hold values (in C order of the golden layout) against row `row` of <what>, <what>_l2 and
  * <what>_probe. */
@@ -262,7 +263,8 @@ static void test_large(void **state)
     npz_close(z);
 }
 
-/* ---- properties -------------------------------------------------------------------------------- ---- */
+/* ---- properties --------------------------------------------------------------------------------
+ * ---- */
 
 typedef void property(const setting *c, const saw_stft *s, int64_t samples, int64_t frames,
                       void *scratch);
@@ -412,6 +414,51 @@ static void test_ranges(void **state)
 }
 
 /* The adjoints add to what is there, and float follows double. */
+/* The frames over a range of samples, one by one, are the adjoint there. */
+static void test_frame_adjoint(void **state)
+{
+    (void)state;
+    enum { LONGEST = 21, ROOM = 32 * 12 };
+    static const saw_stft_options small[] = {
+        {8, 3, 8, true, SAW_STFT_REFLECT, SAW_STFT_NORM_NONE, SAW_WINDOW_ONES},
+        {9, 2, 9, true, SAW_STFT_REFLECT, SAW_STFT_NORM_NONE, SAW_WINDOW_ONES},
+        {8, 11, 6, true, SAW_STFT_ZEROS, SAW_STFT_NORM_NONE, HANN},
+        {8, 5, 8, false, SAW_STFT_ZEROS, SAW_STFT_NORM_NONE, SAW_WINDOW_ONES},
+    };
+    float *g32;
+    double *g;
+    values("g", ROOM, &g32, &g);
+    for (size_t i = 0; i < COUNT(small); i++) {
+        saw_stft *s = open_stft(&small[i]);
+        int64_t stride = 2 * saw_stft_bins(s), first, end;
+        void *scratch = room(1, saw_stft_scratch_bytes(s, SAW_F64));
+        for (int64_t samples = 9; samples <= LONGEST; samples++)
+            for (int64_t at = 0; at < samples; at++)
+                for (int64_t n = 1; n <= samples - at; n++) {
+                    double want[LONGEST] = {0}, got[LONGEST] = {0};
+                    float got32[LONGEST] = {0};
+                    saw_stft64_forward_adjoint(s, g, stride, 2, samples, at, n, want, scratch);
+                    saw_stft_frames_over(s, samples, at, n, &first, &end);
+                    assert_true(first >= 0 && end <= saw_stft_frames(s, samples));
+                    for (int64_t t = first; t < end; t++) {
+                        saw_stft64_frame_adjoint(s, g + t * stride, 2, samples, t, at, n, got,
+                                                 scratch);
+                        saw_stft_frame_adjoint(s, g32 + t * stride, 2, samples, t, at, n, got32,
+                                               scratch);
+                    }
+                    for (int64_t k = 0; k < n; k++)
+                        if (!(fabs(got[k] - want[k]) < 1e-13 && fabs(got32[k] - want[k]) < 1e-5))
+                            fail_msg("setting %zu, samples [%lld, %lld) of %lld: %g and %g, not %g",
+                                     i, (long long)at, (long long)(at + n), (long long)samples,
+                                     got[k], (double)got32[k], want[k]);
+                }
+        saw_free(ctx, scratch);
+        saw_stft_close(s);
+    }
+    saw_free(ctx, g);
+    saw_free(ctx, g32);
+}
+
 static void check_float_adjoints(const setting *c, const saw_stft *s, int64_t samples,
                                  int64_t frames, void *scratch)
 {
@@ -446,7 +493,8 @@ static void test_float_adjoints(void **state)
     for_all_settings(check_float_adjoints, 5003);
 }
 
-/* ---- threads and guards ------------------------------------------------------------------------ ---- */
+/* ---- threads and guards ------------------------------------------------------------------------
+ * ---- */
 
 typedef struct shared {
     const saw_stft *s;
@@ -561,7 +609,7 @@ int main(void)
         cmocka_unit_test(test_adjoint),   cmocka_unit_test(test_reconstruction),
         cmocka_unit_test(test_ranges),    cmocka_unit_test(test_float_adjoints),
         cmocka_unit_test(test_threads),   cmocka_unit_test(test_guards),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_frame_adjoint),
     };
     return cmocka_run_group_tests(tests, open_context, close_context);
 }

@@ -401,6 +401,19 @@ static void test_defaults(void **state)
     free_signals(&s);
 }
 
+/* Several blocks of samples; frames lie in the middle of both sides of a border, and on it. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    signals s = signals_of(1, 1, 1, 132000);
+    const formula f = {.of = of_modulus, .windows = {256, 64}, .n_fft = 128, .hop = 1000};
+    outcome got =
+        run_loss("mrstft(windows=256:64,n_fft=128,hop=1000)", &s, SAW_DEVICE_REF64, 1, 0, NULL);
+    expect_near("blocks", got.loss, expected(&f, &s), 1e-11);
+    free(got.gradient);
+    free_signals(&s);
+}
+
 static void expect_gradient(const char *text, const signals *s)
 {
     const double h = 1e-5;
@@ -654,6 +667,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formulas),
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_sum),
         cmocka_unit_test(test_equal_bits),
