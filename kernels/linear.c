@@ -98,6 +98,36 @@ static void cpu_linear(const saw_call *c)
         product_rows(c, &w, c->packed[1], c->in[2].data);
 }
 
+static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    (void)attr, (void)n_in, (void)out;
+    product_grid g = product_grid_of(in[1].d[0], in[1].d[1]);
+    return g.high * g.wide;
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    int64_t n = saw_last(&c->in[4]), k = saw_last(c->out[0].ndim ? &c->out[0] : &c->in[0]);
+    return c->out[0].ndim   ? product_data_scratch(c->simd, n, k)
+           : c->out[1].ndim ? product_weight_scratch(c->simd, n, k)
+                            : 0;
+}
+
+static void cpu_linear_backward(const saw_call *c)
+{
+    const saw_tensor *x = &c->in[0], *dy = &c->in[4];
+    const saw_tensor *dx = &c->out[0], *dw = &c->out[1], *dbias = &c->out[2];
+    if (dx->data)
+        product_data_gradient(c, c->packed[1], dy, dx);
+    if (!dw->data && !dbias->data)
+        return;
+    product_grid g = product_grid_of(saw_last(dy), dw->data ? saw_last(x) : 1);
+    int64_t blocks = g.high * g.wide;
+    product_weight_gradient(c, dy, x, g, blocks * c->part / c->parts,
+                            blocks * (c->part + 1) / c->parts, dw->data, dw->strides[0],
+                            saw_adds(c, 1), dbias->data, saw_adds(c, 2));
+}
+
 const saw_op saw_op_linear = {
     .name = "linear",
     .shape = shape,
@@ -107,6 +137,10 @@ const saw_op saw_op_linear = {
     .pack = pack,
     .flops = flops,
     .cpu_forward = cpu_linear,
+    .cpu_backward = cpu_linear_backward,
+    .backward_parts = backward_parts,
+    .backward_scratch = backward_scratch,
+    .backward_packed = true,
     .differentiable = true,
     .tolerance_db = 110,
 };

@@ -29,6 +29,7 @@ typedef enum saw_act {
 
 enum {
     SAW_GEMM_SCRATCH_BYTES = 120 * (1536 + 4), /* scratch of any saw_gemm, 64-byte aligned */
+    SAW_OUTER_ROWS = 192, /* of a saw_outer */
     SAW_S8_DEPTH =
         768 /* int8 sums are exact int32 over this many k; float32 joins the pieces in rising k */
 };
@@ -55,6 +56,18 @@ typedef struct saw_gemm {
     saw_act act;
     void *scratch; /* SAW_GEMM_SCRATCH_BYTES, 64-byte aligned */
 } saw_gemm;
+
+/** C[m, n] = sum_r a[r][m] b[r][n], or that added to C, in float32: one block of the rows of a
+ * gradient of weights. C may not overlap the rows. */
+typedef struct saw_outer {
+    int64_t rows; /* 1 .. SAW_OUTER_ROWS */
+    int64_t m, n;
+    const float *const *a, *const *b; /* rows of m and of n floats */
+    float *c;
+    ptrdiff_t c_stride;
+    bool accumulate;
+    void *scratch; /* outer_bytes(m, n), 64-byte aligned */
+} saw_outer;
 
 /**
  * o[i] = softmax_j(scale q[i] . k[j] + mask[i, j]) v[j] for one head. Row i of q is q + i *
@@ -118,6 +131,12 @@ typedef struct saw_simd {
     void (*pack)(saw_dtype dtype, const float *w, ptrdiff_t n_stride, ptrdiff_t k_stride,
                  int64_t n0, int64_t n1, int64_t k, void *packed);
     void (*gemm)(const saw_gemm *p);
+    /** From n packed float32 columns of depth k pack columns [k0, k1) of the transpose, which has
+     * depth n: out is as if they were all. k0 is a multiple of `panel`, out 64-byte aligned. */
+    void (*pack_transposed)(const void *packed, int64_t n, int64_t k, int64_t k0, int64_t k1,
+                            void *out);
+    size_t (*outer_bytes)(int64_t m, int64_t n);
+    void (*outer)(const saw_outer *p);
 
     /* ---- attention
      * -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include "kernels/simd/attention_gradient.h"
 #include "kernels/simd/columns.h"
 #include "kernels/simd/gradients.h"
+#include "kernels/simd/outer.h"
 
 INLINE vf chain_f32(vf x, vf a, vf b)
 {
@@ -73,6 +74,9 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .pack_offset = pack_offset,
     .pack = pack,
     .gemm = gemm,
+    .pack_transposed = pack_transposed,
+    .outer_bytes = outer_bytes,
+    .outer = outer,
     .attention_pack_bytes = attention_pack_bytes,
     .attention_scratch_bytes = attention_scratch_bytes,
     .attention_pack = attention_pack,
