@@ -15,6 +15,11 @@ static const saw_adapter *const table[] = {
 #undef SAW_ADAPTER
 };
 
+const saw_adapter *saw_adapter_at(int i)
+{
+    return i >= 0 && i < (int)(sizeof table / sizeof *table) ? table[i] : NULL;
+}
+
 const saw_adapter *saw_adapter_named(const char *name)
 {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)

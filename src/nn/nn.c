@@ -6,6 +6,25 @@
 
 enum { MAX_BANDS = 1024 };
 
+nn_mode *nn_mode_of(saw_graph *g)
+{
+    if (!saw_graph_user(g)) {
+        nn_mode none = {0}, *mode = saw_graph_copy(g, &none, sizeof none);
+        if (!mode)
+            return NULL;
+        mode->behind = &mode->adapted;
+        saw_graph_set_user(g, mode);
+    }
+    return (nn_mode *)saw_graph_user(g);
+}
+
+void nn_training(saw_graph *g, const nn_training_options *options)
+{
+    nn_mode *mode = nn_mode_of(g);
+    if (mode)
+        mode->training = *options;
+}
+
 static saw_val named(saw_graph *g, const char *name, const char *part, saw_dims dims, bool frozen)
 {
     char full[256];
@@ -27,16 +46,42 @@ saw_val nn_conv(saw_graph *g, const char *name, saw_val x, int64_t out, int64_t 
     saw_dims dims = transposed ? SAW_DIMS(in, out, size, size) : SAW_DIMS(out, in, size, size);
     saw_val w = named(g, name, "weight", dims, false),
             b = named(g, name, "bias", SAW_DIMS(out), false);
+    saw_site site = {.module = name, .kind = transposed ? SAW_SITE_TRANSPOSED : SAW_SITE_CONV};
+    w = nn_site_weight(g, &site, w, &b);
     return transposed ? saw_conv_transpose(g, x, w, b, form) : saw_conv(g, x, w, b, form);
+}
+
+/* Name a value as an output under the present scope. */
+static void output(saw_graph *g, const char *name, const char *part, saw_val v)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s%s", name, *name ? "." : "", part);
+    const char *scoped = saw_scope_name(g, full);
+    if (scoped && v)
+        saw_output(g, scoped, v);
 }
 
 saw_val nn_batch_norm(saw_graph *g, const char *name, saw_val x, double eps)
 {
     saw_dims d = SAW_DIMS(saw_dim(g, x, -1));
     saw_val weight = named(g, name, "weight", d, false), bias = named(g, name, "bias", d, false);
-    saw_val mean = named(g, name, "running_mean", d, true),
-            var = named(g, name, "running_var", d, true);
+    const nn_mode *mode = saw_graph_user(g);
+    saw_val mean, var;
+    if (mode && mode->training.batch_norm == NN_BN_BATCH) {
+        x = saw_batch_norm_train(g, x, weight, bias, eps, &mean, &var);
+        output(g, name, "running_mean.batch", mean);
+        output(g, name, "running_var.batch", var);
+        return x;
+    }
+    mean = named(g, name, "running_mean", d, true);
+    var = named(g, name, "running_var", d, true);
     return saw_batch_norm(g, x, weight, bias, mean, var, eps);
+}
+
+saw_val nn_dropout(saw_graph *g, saw_val x, double rate)
+{
+    const nn_mode *mode = saw_graph_user(g);
+    return mode && mode->training.dropout && rate > 0 ? saw_dropout(g, x, rate) : x;
 }
 
 saw_val nn_rmsnorm(saw_graph *g, const char *name, saw_val x)

@@ -1,5 +1,7 @@
 #include "nn/recurrent.h"
 
+#include "nn/adapter.h"
+
 #include <string.h>
 
 enum { MAX_BANDS = 1024 };
@@ -47,6 +49,14 @@ saw_val nn_band_norm(saw_graph *g, const char *scope_format, saw_val x, int band
     return saw_band_norm(g, x, bands, widths, weight, bias, form);
 }
 
+static saw_val matrix(saw_graph *g, const char *name, const char *part, int64_t rows, int64_t inner)
+{
+    char module[256];
+    snprintf(module, sizeof module, "%s%s%s", name, *name ? "." : "", part);
+    return nn_site_weight(g, &(saw_site){.module = module, .kind = SAW_SITE_MATRIX},
+                          named(g, name, part, SAW_DIMS(rows, inner)), NULL);
+}
+
 saw_val nn_rnn(saw_graph *g, const char *name, saw_val x, saw_rnn_kind kind, int axis,
                int64_t hidden, bool bidirectional, bool stateful)
 {
@@ -57,10 +67,9 @@ saw_val nn_rnn(saw_graph *g, const char *name, saw_val x, saw_rnn_kind kind, int
     int64_t gates = (kind == SAW_RNN_LSTM ? 4 : 3) * hidden;
     saw_rnn_weights w[2];
     for (int dir = 0; dir < 1 + bidirectional; dir++)
-        w[dir] = (saw_rnn_weights){
-            .w_ih = named(g, name, parts[dir][0], SAW_DIMS(gates, saw_dim(g, x, -1))),
-            .w_hh = named(g, name, parts[dir][1], SAW_DIMS(gates, hidden)),
-            .b_ih = named(g, name, parts[dir][2], SAW_DIMS(gates)),
-            .b_hh = named(g, name, parts[dir][3], SAW_DIMS(gates))};
+        w[dir] = (saw_rnn_weights){.w_ih = matrix(g, name, parts[dir][0], gates, saw_dim(g, x, -1)),
+                                   .w_hh = matrix(g, name, parts[dir][1], gates, hidden),
+                                   .b_ih = named(g, name, parts[dir][2], SAW_DIMS(gates)),
+                                   .b_hh = named(g, name, parts[dir][3], SAW_DIMS(gates))};
     return saw_rnn(g, x, kind, axis, 1 + bidirectional, w, stateful);
 }

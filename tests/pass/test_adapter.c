@@ -20,7 +20,7 @@ static const golden_case stereo = {"bs_roformer_stereo2", "bs_roformer", "model"
 static const golden_case mel = {"mel_band_roformer_mono2", "mel_band_roformer", "model"};
 
 enum { RANK = 3 };
-static const saw_lora_options options = {.rank = RANK, .scale = 1.5};
+static const saw_lora_options options = {.rank = RANK, .alpha = 1.5 * RANK};
 
 /* ---- one run of an adapted compact model ----------------------------------------------------- */
 
@@ -90,10 +90,12 @@ static float *outputs(golden_model *m, const saw_adapters *set, double b_scale, 
 }
 
 /* Every site attached; every site merged; some bands of a layer and a few matrices. */
-static const saw_adapted everything_attached[] = {{"*", NULL, &options, true}};
-static const saw_adapted everything_merged[] = {{"*", NULL, &options, false}};
-static const saw_adapted some_bands[] = {{"mask_estimators.?.to_freqs.1*", NULL, &options, true},
-                                         {"*.net.4", NULL, &options, true}};
+static const saw_adapted everything_attached[] = {
+    {.glob = "*", .options = &options, .attached = true}};
+static const saw_adapted everything_merged[] = {{.glob = "*", .options = &options}};
+static const saw_adapted some_bands[] = {
+    {.glob = "mask_estimators.?.to_freqs.1*", .options = &options, .attached = true},
+    {.glob = "*.net.4", .options = &options, .attached = true}};
 
 static saw_adapters set_of(const saw_adapted *rows, int n, saw_adapted *own)
 {
@@ -102,7 +104,7 @@ static saw_adapters set_of(const saw_adapted *rows, int n, saw_adapted *own)
         own[i].adapter = saw_adapter_named("lora");
         assert_non_null(own[i].adapter);
     }
-    return (saw_adapters){n, own};
+    return (saw_adapters){.count = n, .rows = own};
 }
 
 static void nothing_at_the_start(void **state)
@@ -308,14 +310,15 @@ static saw_adapters adapters_of_file(saw_context *ctx, int k, bool attached, saw
         if (!end)
             continue;
         saw_lora_options *o = malloc(sizeof *o);
-        o->rank = (int)dims.d[0];
-        o->scale = alpha / (written[k].root ? sqrt((double)o->rank) : o->rank);
-        rows[n++] = (saw_adapted){strndup(name, (size_t)(end - name)), saw_adapter_named("lora"), o,
-                                  attached};
+        *o = (saw_lora_options){.rank = (int)dims.d[0], .alpha = alpha, .rslora = written[k].root};
+        rows[n++] = (saw_adapted){.glob = strndup(name, (size_t)(end - name)),
+                                  .adapter = saw_adapter_named("lora"),
+                                  .options = o,
+                                  .attached = attached};
     }
     saw_checkpoint_close(ck);
     assert_true(n > 0);
-    return (saw_adapters){n, rows};
+    return (saw_adapters){.count = n, .rows = rows};
 }
 
 static void check_file(int k, bool attached)
