@@ -169,6 +169,21 @@ static void after_model(saw_graph *g, void *user)
     saw_graph_train(g, "*");
 }
 
+/* Whole weights learn a tenth as fast as adapters, which start from nothing. */
+static double usual_lr(const saw_recipe *r)
+{
+    static const struct {
+        const char *optimizer;
+        double lr;
+    } rates[] = {{"adamw", 3e-4}, {"adam", 3e-4}, {"radam", 3e-4},
+                 {"muon", 2e-3},  {"sgd", 1e-2},  {"prodigy", 1}};
+    double lr = 3e-4;
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+        if (!strcmp(r->optimizer, rates[i].optimizer))
+            lr = rates[i].lr;
+    return strcmp(r->method, "full") || !strcmp(r->optimizer, "prodigy") ? lr : lr / 10;
+}
+
 static nn_optim_options optim_options(const saw_trainer *t)
 {
     const saw_recipe *r = t->recipe;
@@ -176,8 +191,8 @@ static nn_optim_options optim_options(const saw_trainer *t)
     if (nn_optim_defaults(t->ctx, r->optimizer, &o))
         return (nn_optim_options){0};
     o.schedule = (nn_schedule){.name = r->schedule,
-                               .lr = r->lr,
-                               .warmup_steps = r->warmup,
+                               .lr = isnan(r->lr) ? usual_lr(r) : r->lr,
+                               .warmup_steps = r->warmup < r->steps / 4 ? r->warmup : r->steps / 4,
                                .total_steps = r->steps,
                                .floor = r->floor,
                                .factor = r->plateau_factor,
