@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_separate, &command_inspect, &command_convert,
-                                          &command_bench,   &command_evaluate, &command_model,
-                                          &command_dataset, NULL};
+static const command *const commands[] = {&command_separate, &command_finetune, &command_train,
+                                          &command_evaluate, &command_inspect,  &command_convert,
+                                          &command_dataset,  &command_model,    &command_bench,
+                                          NULL};
 
 /* ---- what the commands share ----------------------------------------------------------------- */
 

@@ -9,7 +9,8 @@
 #include <jansson.h>
 
 extern const command command_separate, command_inspect, command_convert, command_bench,
-    command_evaluate, command_model, command_dataset;
+    command_evaluate, command_model, command_finetune, command_train,
+    command_dataset;
 
 /** Open a context whose warnings go to stderr and that Ctrl-C cancels. NULL after saying why not.
  * threads 0: one per processor. */
