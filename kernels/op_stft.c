@@ -2,8 +2,8 @@
  * op_stft.c - the short-time Fourier transform and its inverse as ops: audio [B,C,N], spectra
  * [B,T,K,C,2].
  *
- * The transform is cut along frames; its inverse, which adds frames up, along blocks of samples
- * instead.
+ * The transform is cut along frames, and so are gradients through its inverse, which adds frames up
+ * and is itself cut along blocks of samples instead.
  */
 #include "kernels/kernel.h"
 #include "kernels/ops.h"
@@ -11,6 +11,7 @@
 typedef struct stft_attr {
     const saw_stft *plan;
     int64_t samples; /* of the audio */
+    int64_t frames;  /* of the spectrum that an inverse is given */
 } stft_attr;
 
 enum { BLOCK_SAMPLES = 32768 };
@@ -107,8 +108,9 @@ SAW_REF_KERNEL(istft_backward)
     start_sum(c, 0);
     for (int64_t b = 0; b < dx->dims[0]; b++)
         for (int64_t ch = 0; ch < dx->dims[3]; ch++)
-            INVERSE_ADJOINT(a->plan, audio_at(dy, b, ch), a->samples, dx->dims[1], 0, dx->dims[1],
-                            spectrum_at(dx, b, ch), dx->strides[1], dx->strides[2], c->scratch);
+            INVERSE_ADJOINT(a->plan, audio_at(dy, b, ch), a->samples, a->frames, c->origin[1],
+                            dx->dims[1], spectrum_at(dx, b, ch), dx->strides[1], dx->strides[2],
+                            c->scratch);
 }
 
 #else
@@ -182,7 +184,7 @@ const saw_op saw_op_stft = {
 
 saw_val saw_stft_op(saw_graph *g, saw_val audio, const saw_stft *plan)
 {
-    stft_attr a = {plan, audio ? saw_dim(g, audio, -1) : 0};
+    stft_attr a = {.plan = plan, .samples = audio ? saw_dim(g, audio, -1) : 0};
     return SAW_RECORD(g, &saw_op_stft, &a, audio);
 }
 
@@ -200,8 +202,8 @@ static bool istft_shape(saw_shape *s)
 
 static uint32_t istft_axes(const void *attr, int n_in, const saw_dims *in, int operand)
 {
-    (void)attr, (void)n_in, (void)in, (void)operand;
-    return SAW_AXIS(0);
+    (void)attr, (void)in;
+    return operand < n_in ? SAW_AXIS(0) | SAW_AXIS(1) : SAW_AXIS(0);
 }
 
 static int64_t istft_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
@@ -240,7 +242,7 @@ const saw_op saw_op_istft = {
 
 saw_val saw_istft_op(saw_graph *g, saw_val spectrum, const saw_stft *plan, int64_t samples)
 {
-    stft_attr a = {plan, samples};
+    stft_attr a = {plan, samples, spectrum ? saw_dim(g, spectrum, 1) : 0};
     return SAW_RECORD(g, &saw_op_istft, &a, spectrum);
 }
 

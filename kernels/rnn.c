@@ -245,7 +245,7 @@ SAW_REF_KERNEL(rnn_backward)
 
 #include "kernels/product.h"
 
-enum { BATCH_ROWS = 96 };
+enum { BATCH_ROWS = 96, OUTER_COLUMNS = 256 };
 
 static int64_t smaller(int64_t a, int64_t b)
 {
@@ -457,6 +457,272 @@ static void rnn_cpu(const saw_call *c)
             run_batch(c, &l, dir, first, smaller(l.sequences, sequences - first));
 }
 
+/* ---- backward -------------------------------------------------------------------------------- */
+
+/* One direction of a batch of sequences at a time: forward again, keeping the gates before their
+ * activations and the states, then back through the steps, which turns the gates into their
+ * gradients; those of x and of the weights are large products of them. Keeping the gates from the
+ * forward pass instead would be several times the layer's own output for every layer of a model, so
+ * they are made again. The gradients of the weights need the sum over all sequences: a part of them
+ * is a direction. */
+
+enum { TRACE_BYTES = 48 << 20 }; /* that a batch of more than one sequence stays below */
+
+/* The blocks of scratch, in bytes from its start. Rows are (step, sequence), steps in the order of
+ * the direction; row 0 of h and c is before the first step. */
+typedef struct trace {
+    int64_t sequences, steps, depth, hidden, gates;
+    size_t from_x, from_h, h, c, dh, dc, dx, sums, rows, gemm, outer;
+    size_t w_ih, w_hh, w_ih_turned, w_hh_turned, end;
+} trace;
+
+static trace lay_out_trace(const saw_call *c)
+{
+    const rnn_attr *a = c->attr;
+    const saw_tensor *x = &c->in[0];
+    trace l = {.steps = x->dims[a->axis], .depth = saw_last(x), .hidden = c->in[1 + W_HH].dims[1]};
+    l.gates = gates_of(a) * l.hidden;
+    const bool gru = a->kind == SAW_RNN_GRU;
+    int64_t one = l.steps * ((1 + gru) * l.gates + 2 * l.hidden) * (int64_t)sizeof(float);
+    l.sequences =
+        smaller(x->dims[0] * x->dims[3 - a->axis], smaller(TRACE_BYTES / one, BATCH_ROWS));
+    l.sequences = l.sequences > 0 ? l.sequences : 1;
+    const int64_t rows = l.sequences * l.steps, state = l.sequences * l.hidden;
+    const saw_simd *s = c->simd;
+    l.from_x = take(&l.end, rows * l.gates, sizeof(float));
+    l.from_h = gru ? take(&l.end, rows * l.gates, sizeof(float)) : l.from_x;
+    l.h = take(&l.end, rows * l.hidden + state, sizeof(float));
+    l.c = take(&l.end, gru ? 0 : rows * l.hidden + state, sizeof(float));
+    l.dh = take(&l.end, state, sizeof(float));
+    l.dc = take(&l.end, state, sizeof(float));
+    l.dx = take(&l.end, BATCH_ROWS * l.depth, sizeof(float));
+    l.sums = take(&l.end, 3 * l.gates, sizeof(double));
+    l.rows = take(&l.end, 2 * SAW_OUTER_ROWS, sizeof(float *));
+    l.gemm = take(&l.end, SAW_GEMM_SCRATCH_BYTES, 1);
+    l.outer = take(
+        &l.end, (int64_t)s->outer_bytes(OUTER_COLUMNS, l.depth > l.hidden ? l.depth : l.hidden), 1);
+    l.w_ih = take(&l.end, (int64_t)s->pack_bytes(SAW_F32, l.gates, l.depth), 1);
+    l.w_hh = take(&l.end, (int64_t)s->pack_bytes(SAW_F32, l.gates, l.hidden), 1);
+    l.w_ih_turned = take(&l.end, (int64_t)s->pack_bytes(SAW_F32, l.depth, l.gates), 1);
+    l.w_hh_turned = take(&l.end, (int64_t)s->pack_bytes(SAW_F32, l.hidden, l.gates), 1);
+    return l;
+}
+
+static size_t rnn_backward_scratch(const saw_call *c)
+{
+    return lay_out_trace(c).end;
+}
+
+static float *floats_at(const saw_call *c, size_t at)
+{
+    return (float *)((char *)c->scratch + at);
+}
+
+/* The row of t (x, dy, dx) that row `row` of the trace stands for. */
+static float *traced_row(const saw_call *c, const saw_tensor *t, const trace *l, int dir,
+                         int64_t first, int64_t n, int64_t row)
+{
+    int64_t s = row / n;
+    return row_at(t, ((const rnn_attr *)c->attr)->axis, first + row % n,
+                  dir ? l->steps - 1 - s : s);
+}
+
+static void forward_again(const saw_call *c, const trace *l, int dir, int64_t first, int64_t n)
+{
+    const saw_tensor *bias = &c->in[1 + WEIGHTS * dir];
+    const bool lstm = ((const rnn_attr *)c->attr)->kind == SAW_RNN_LSTM;
+    float *from_x = floats_at(c, l->from_x), *from_h = floats_at(c, l->from_h);
+    float *h = floats_at(c, l->h), *cell = floats_at(c, l->c);
+    const float **rows = (const float **)((char *)c->scratch + l->rows);
+    for (int64_t row = 0; row < n * l->steps; row += BATCH_ROWS) {
+        int64_t m = smaller(BATCH_ROWS, n * l->steps - row);
+        for (int64_t i = 0; i < m; i++)
+            rows[i] = traced_row(c, &c->in[0], l, dir, first, n, row + i);
+        c->simd->gemm(&(saw_gemm){.m = m,
+                                  .n = l->gates,
+                                  .k = l->depth,
+                                  .a_rows = rows,
+                                  .b = floats_at(c, l->w_ih),
+                                  .c = from_x + row * l->gates,
+                                  .c_stride = l->gates,
+                                  .bias = bias[B_IH].data,
+                                  .scratch = floats_at(c, l->gemm)});
+    }
+    const int64_t state = n * l->hidden;
+    memset(h, 0, (size_t)state * sizeof *h);
+    if (lstm)
+        memset(cell, 0, (size_t)state * sizeof *cell);
+    for (int64_t s = 0; s < l->steps; s++, h += state, cell += lstm ? state : 0) {
+        float *x = from_x + s * n * l->gates, *u = from_h + s * n * l->gates;
+        c->simd->gemm(&(saw_gemm){.m = n,
+                                  .n = l->gates,
+                                  .k = l->hidden,
+                                  .a = h,
+                                  .a_stride = l->hidden,
+                                  .b = floats_at(c, l->w_hh),
+                                  .c = u,
+                                  .c_stride = l->gates,
+                                  .bias = bias[B_HH].data,
+                                  .accumulate = lstm,
+                                  .scratch = floats_at(c, l->gemm)});
+        memcpy(lstm ? cell + state : h + state, lstm ? cell : h, (size_t)state * sizeof *h);
+        for (int64_t i = 0; i < n; i++) {
+            float *next = h + state + i * l->hidden;
+            if (lstm)
+                c->simd->lstm_gates(x + i * l->gates, cell + state + i * l->hidden, next,
+                                    l->hidden);
+            else
+                c->simd->gru_gates(x + i * l->gates, u + i * l->gates, next, l->hidden);
+        }
+    }
+}
+
+static void back_through_steps(const saw_call *c, const trace *l, int dir, int64_t first, int64_t n)
+{
+    const saw_tensor *dy = &c->in[c->n_in - 1];
+    const bool lstm = ((const rnn_attr *)c->attr)->kind == SAW_RNN_LSTM;
+    const int64_t state = n * l->hidden;
+    float *dh = floats_at(c, l->dh), *dc = floats_at(c, l->dc);
+    memset(dh, 0, (size_t)state * sizeof *dh);
+    memset(dc, 0, (size_t)state * sizeof *dc);
+    for (int64_t s = l->steps; s-- > 0;) {
+        float *x = floats_at(c, l->from_x) + s * n * l->gates,
+              *u = floats_at(c, l->from_h) + s * n * l->gates;
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t at = i * l->hidden;
+            const float *d = traced_row(c, dy, l, dir, first, n, s * n + i) + dir * l->hidden;
+            const float *h = floats_at(c, l->h) + s * state + at,
+                        *cell = floats_at(c, l->c) + (lstm ? s * state + at : 0);
+            c->simd->add(dh + at, d, dh + at, l->hidden);
+            if (lstm)
+                c->simd->lstm_gates_gradient(x + i * l->gates, cell, cell + state, dh + at, dc + at,
+                                             l->hidden);
+            else
+                c->simd->gru_gates_gradient(x + i * l->gates, u + i * l->gates, h, dh + at,
+                                            l->hidden);
+        }
+        c->simd->gemm(&(saw_gemm){.m = n,
+                                  .n = l->hidden,
+                                  .k = l->gates,
+                                  .a = u,
+                                  .a_stride = l->gates,
+                                  .b = floats_at(c, l->w_hh_turned),
+                                  .c = dh,
+                                  .c_stride = l->hidden,
+                                  .accumulate = !lstm,
+                                  .scratch = floats_at(c, l->gemm)});
+    }
+}
+
+static void input_gradient(const saw_call *c, const trace *l, int dir, int64_t first, int64_t n)
+{
+    float *buffer = floats_at(c, l->dx);
+    for (int64_t row = 0; row < n * l->steps; row += BATCH_ROWS) {
+        int64_t m = smaller(BATCH_ROWS, n * l->steps - row);
+        c->simd->gemm(&(saw_gemm){.m = m,
+                                  .n = l->depth,
+                                  .k = l->gates,
+                                  .a = floats_at(c, l->from_x) + row * l->gates,
+                                  .a_stride = l->gates,
+                                  .b = floats_at(c, l->w_ih_turned),
+                                  .c = buffer,
+                                  .c_stride = l->depth,
+                                  .scratch = floats_at(c, l->gemm)});
+        for (int64_t i = 0; i < m; i++) {
+            float *dx = traced_row(c, &c->out[0], l, dir, first, n, row + i);
+            if (dir > 0 || saw_adds(c, 0))
+                c->simd->add(dx, buffer + i * l->depth, dx, l->depth);
+            else
+                memcpy(dx, buffer + i * l->depth, (size_t)l->depth * sizeof *dx);
+        }
+    }
+}
+
+/* dw += sum over rows of gate gradients times what they were a product of: rows of x, or of h. */
+static void matrix_gradient(const saw_call *c, const trace *l, int dir, int64_t first, int64_t n,
+                            bool recurrent)
+{
+    float *dw = c->out[1 + WEIGHTS * dir + (recurrent ? W_HH : W_IH)].data;
+    const float *gates = floats_at(c, recurrent ? l->from_h : l->from_x);
+    const float **a = (const float **)((char *)c->scratch + l->rows), **b = a + SAW_OUTER_ROWS;
+    const int64_t width = recurrent ? l->hidden : l->depth;
+    for (int64_t row = 0; dw && row < n * l->steps; row += SAW_OUTER_ROWS) {
+        int64_t rows = smaller(SAW_OUTER_ROWS, n * l->steps - row);
+        for (int64_t i = 0; i < rows; i++)
+            b[i] = recurrent ? floats_at(c, l->h) + (row + i) * l->hidden
+                             : traced_row(c, &c->in[0], l, dir, first, n, row + i);
+        for (int64_t g = 0; g < l->gates; g += OUTER_COLUMNS) {
+            for (int64_t i = 0; i < rows; i++)
+                a[i] = gates + (row + i) * l->gates + g;
+            c->simd->outer(&(saw_outer){.rows = rows,
+                                        .m = smaller(OUTER_COLUMNS, l->gates - g),
+                                        .n = width,
+                                        .a = a,
+                                        .b = b,
+                                        .c = dw + g * width,
+                                        .c_stride = width,
+                                        .accumulate = true,
+                                        .scratch = floats_at(c, l->outer)});
+        }
+    }
+}
+
+static void direction_backward(const saw_call *c, const trace *l, int dir)
+{
+    const rnn_attr *a = c->attr;
+    const saw_tensor *w = &c->in[1 + WEIGHTS * dir], *dw = &c->out[1 + WEIGHTS * dir];
+    const saw_simd *simd = c->simd;
+    const int64_t sequences = c->in[0].dims[0] * c->in[0].dims[3 - a->axis], gates = l->gates;
+    double *sums = (double *)((char *)c->scratch + l->sums), *unused = sums + 2 * gates;
+    simd->pack(SAW_F32, w[W_IH].data, l->depth, 1, 0, gates, l->depth, floats_at(c, l->w_ih));
+    simd->pack(SAW_F32, w[W_HH].data, l->hidden, 1, 0, gates, l->hidden, floats_at(c, l->w_hh));
+    simd->pack(SAW_F32, w[W_IH].data, 1, l->depth, 0, l->depth, gates,
+               floats_at(c, l->w_ih_turned));
+    simd->pack(SAW_F32, w[W_HH].data, 1, l->hidden, 0, l->hidden, gates,
+               floats_at(c, l->w_hh_turned));
+    memset(sums, 0, 3 * (size_t)gates * sizeof *sums);
+    for (int i = W_IH; i <= W_HH; i++)
+        if (dw[i].data && !saw_adds(c, 1 + WEIGHTS * dir + i))
+            memset(dw[i].data, 0, (size_t)saw_tensor_count(&dw[i]) * sizeof(float));
+    for (int64_t first = 0; first < sequences; first += l->sequences) {
+        int64_t n = smaller(l->sequences, sequences - first);
+        forward_again(c, l, dir, first, n);
+        back_through_steps(c, l, dir, first, n);
+        if (c->out[0].data)
+            input_gradient(c, l, dir, first, n);
+        matrix_gradient(c, l, dir, first, n, false);
+        matrix_gradient(c, l, dir, first, n, true);
+        for (int i = B_IH; i <= B_HH; i++) {
+            const float *g = floats_at(c, i == B_IH ? l->from_x : l->from_h);
+            if (dw[i].data)
+                simd->column_sums(g, gates, g, gates, n * l->steps, gates,
+                                  sums + (i - B_IH) * gates, unused);
+        }
+    }
+    for (int i = B_IH; i <= B_HH; i++) {
+        float *to = dw[i].data;
+        for (int64_t j = 0; to && j < gates; j++)
+            to[j] = (saw_adds(c, 1 + WEIGHTS * dir + i) ? to[j] : 0) +
+                    (float)sums[(i - B_IH) * gates + j];
+    }
+}
+
+static void rnn_cpu_backward(const saw_call *c)
+{
+    const rnn_attr *a = c->attr;
+    trace l = lay_out_trace(c);
+    for (int dir = 0; dir < a->directions; dir++)
+        if (dir * c->parts / a->directions == c->part)
+            direction_backward(c, &l, dir);
+}
+
+static int64_t rnn_backward_parts(const void *attr, int n_in, const saw_dims *in,
+                                  const saw_dims *out)
+{
+    (void)n_in, (void)in, (void)out;
+    return ((const rnn_attr *)attr)->directions;
+}
+
 const saw_op saw_op_rnn = {
     .name = "rnn",
     .attr_bytes = sizeof(rnn_attr),
@@ -468,6 +734,9 @@ const saw_op saw_op_rnn = {
     .flops = rnn_flops,
     .list = rnn_list,
     .cpu_forward = rnn_cpu,
+    .cpu_backward = rnn_cpu_backward,
+    .backward_parts = rnn_backward_parts,
+    .backward_scratch = rnn_backward_scratch,
     .differentiable = true,
     .tolerance_db = 110,
 };

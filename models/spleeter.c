@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEVELS = 6, ZEROS = 0, AVERAGE = 1, LEAKY = 0, ELU = 1 };
+enum { LEVELS = 6, DROPPED = 3, ZEROS = 0, AVERAGE = 1, LEAKY = 0, ELU = 1 };
 
 typedef struct spleeter_options {
     saw_model_common common;
@@ -318,6 +318,8 @@ static saw_val net(saw_graph *g, saw_val x, const spleeter_options *o)
         x = nn_conv(g, name, x, level ? o->filters[level - 1] : 1, 5, &halve, true);
         snprintf(name, sizeof name, "up%d.3", i + 1);
         x = nn_batch_norm(g, name, up_activation(g, x, o), 1e-3);
+        if (i < DROPPED)
+            x = nn_dropout(g, x, 0.5);
         snprintf(name, sizeof name, "up%d", i + 1);
         saw_tap(g, name, x);
         if (level)

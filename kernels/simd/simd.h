@@ -213,6 +213,13 @@ typedef struct saw_simd {
     /** from x and from h, each [3H] with its bias, in the order r, z, n: h = (1 - s(z)) tanh(n_x +
      * s(r) n_h) + s(z) h. */
     void (*gru_gates)(const float *from_x, const float *from_h, float *h, int64_t hidden);
+    /** Their gradients: what was the gates becomes the gradient of it. dc is that of c_after, then
+     * of c_before; dh that of h, which gru_gates_gradient turns into the part of the gradient of
+     * h_before that does not come through from_h. */
+    void (*lstm_gates_gradient)(float *gates, const float *c_before, const float *c_after,
+                                const float *dh, float *dc, int64_t hidden);
+    void (*gru_gates_gradient)(float *from_x, float *from_h, const float *h_before, float *dh,
+                               int64_t hidden);
 
     /** Multiply-adds of one thread, from registers only, for about `seconds`: 1e9 operations a
      * second (2 per multiply-add). */

@@ -5,6 +5,7 @@
 #include "kernels/simd/attention_gradient.h"
 #include "kernels/simd/columns.h"
 #include "kernels/simd/gradients.h"
+#include "kernels/simd/recurrent_gradients.h"
 #include "kernels/simd/outer.h"
 
 INLINE vf chain_f32(vf x, vf a, vf b)
@@ -121,5 +122,7 @@ const saw_simd TABLE_NAME(SAW_ISA) = {
     .f16_from_f32 = f16_from_f32,
     .lstm_gates = lstm_gates,
     .gru_gates = gru_gates,
+    .lstm_gates_gradient = lstm_gates_gradient,
+    .gru_gates_gradient = gru_gates_gradient,
     .peak = peak,
 };
