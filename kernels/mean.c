@@ -143,4 +143,12 @@ saw_val saw_mean(saw_graph *g, saw_val x, int axis, int64_t group)
     return SAW_RECORD(g, &saw_op_mean, (&(mean_attr){axis, group}), x);
 }
 
+saw_val saw_mean_all(saw_graph *g, saw_val x, double factor)
+{
+    while (x && saw_dims_val(g, x).n > 1)
+        x = saw_merge_last(g, x);
+    int64_t n = saw_dim(g, x, 0);
+    return saw_scale(g, saw_merge_last(g, saw_mean(g, saw_split_last(g, x, n), 0, n)), factor);
+}
+
 #endif

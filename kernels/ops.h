@@ -38,6 +38,8 @@ saw_val saw_mean(saw_graph *g, saw_val x, int axis, int64_t group);
 /** n values one after another on the last axis. On a leading axis a value may be shorter than the
  * first by a whole factor: each of its elements then serves so many neighbours. */
 saw_val saw_concat(saw_graph *g, int n, const saw_val *values);
+/** factor times the mean of all numbers of x -> [1]. */
+saw_val saw_mean_all(saw_graph *g, saw_val x, double factor);
 /** Complex product, (re, im) interleaved: a, b [..., 2m]. */
 saw_val saw_cmul(saw_graph *g, saw_val a, saw_val b);
 

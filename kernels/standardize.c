@@ -19,15 +19,6 @@ typedef struct standardize_attr {
     double eps;
 } standardize_attr;
 
-/* Item b alone. */
-static inline saw_tensor item_of(const saw_tensor *t, int64_t b)
-{
-    saw_tensor v = saw_without(*t, 0);
-    if (v.data)
-        v.data = (char *)v.data + b * t->strides[0] * (int64_t)saw_dtype_bytes(t->dtype);
-    return v;
-}
-
 #ifdef SAW_REF
 
 enum { MAX_COMPONENTS = 2 };
@@ -59,8 +50,8 @@ SAW_REF_KERNEL(standardize_forward)
 {
     const standardize_attr *a = c->attr;
     for (int64_t b = 0; b < c->in[0].dims[0]; b++) {
-        saw_tensor x = item_of(&c->in[0], b), y = item_of(&c->out[0], b),
-                   stats = item_of(&c->out[1], b);
+        saw_tensor x = saw_item_of(&c->in[0], b), y = saw_item_of(&c->out[0], b),
+                   stats = saw_item_of(&c->out[1], b);
         moments m = measure(a, &x);
         FOR_EACH(&x, &y, &y, k)
         put(&AT(1, &y), saw_adds(c, 0), ((double)AT(0, &x) - m.mean[k]) / (m.s + a->eps));
@@ -74,8 +65,8 @@ SAW_REF_KERNEL(standardize_backward)
 {
     const standardize_attr *a = c->attr;
     for (int64_t b = 0; b < c->in[0].dims[0]; b++) {
-        saw_tensor x = item_of(&c->in[0], b), dx = item_of(&c->out[0], b);
-        saw_tensor dy = item_of(&c->in[3], b), dstats = item_of(&c->in[4], b);
+        saw_tensor x = saw_item_of(&c->in[0], b), dx = saw_item_of(&c->out[0], b);
+        saw_tensor dy = saw_item_of(&c->in[3], b), dstats = saw_item_of(&c->in[4], b);
         moments m = measure(a, &x);
         double dmean[MAX_COMPONENTS + 1] = {0}, scale = 1 / (m.s + a->eps);
         for (int k = 0; dstats.data && k <= a->components; k++)
@@ -99,8 +90,8 @@ SAW_REF_KERNEL(restore_forward)
 {
     const standardize_attr *a = c->attr;
     for (int64_t b = 0; b < c->in[0].dims[0]; b++) {
-        saw_tensor y = item_of(&c->in[0], b), x = item_of(&c->out[0], b),
-                   stats = item_of(&c->in[1], b);
+        saw_tensor y = saw_item_of(&c->in[0], b), x = saw_item_of(&c->out[0], b),
+                   stats = saw_item_of(&c->in[1], b);
         const real *m = stats.data;
         int64_t step = saw_last_stride(&stats);
         FOR_EACH(&y, &x, &x, k)
@@ -113,9 +104,9 @@ SAW_REF_KERNEL(restore_backward)
     const standardize_attr *a = c->attr;
     start_sum(c, 1);
     for (int64_t b = 0; b < c->in[0].dims[0]; b++) {
-        saw_tensor y = item_of(&c->in[0], b), dx = item_of(&c->in[3], b),
-                   dy = item_of(&c->out[0], b);
-        saw_tensor stats = item_of(&c->in[1], b), dstats = item_of(&c->out[1], b);
+        saw_tensor y = saw_item_of(&c->in[0], b), dx = saw_item_of(&c->in[3], b),
+                   dy = saw_item_of(&c->out[0], b);
+        saw_tensor stats = saw_item_of(&c->in[1], b), dstats = saw_item_of(&c->out[1], b);
         double s = (double)((const real *)stats.data)[a->components * saw_last_stride(&stats)];
         double sums[MAX_COMPONENTS + 1] = {0};
         FOR_EACH(&y, &dx, &dy, k)

@@ -190,4 +190,9 @@ saw_val saw_wave_loss(saw_graph *g, saw_val y, saw_val target, saw_wave_distance
     return SAW_RECORD(g, &saw_op_wave_loss, (&(wave_loss_attr){distance, eps}), y, target);
 }
 
+saw_val saw_l1_loss(saw_graph *g, saw_val y, saw_val target, double weight)
+{
+    return saw_mean_all(g, saw_wave_loss(g, y, target, SAW_WAVE_L1, 0), weight);
+}
+
 #endif

@@ -382,19 +382,6 @@ saw_status nn_loss_parse(saw_context *ctx, const char *text, nn_loss_term terms[
 
 /* ---- recording ------------------------------------------------------------------------------- */
 
-/* factor times the mean of all numbers of n values of the same dims -> [1]. */
-static saw_val mean_of_all(saw_graph *g, int n, const saw_val *values, double factor)
-{
-    saw_val all = n > 1 ? saw_concat(g, n, values) : values[0];
-    while (all && saw_dims_val(g, all).n > 1)
-        all = saw_merge_last(g, all);
-    if (!all)
-        return 0;
-    int64_t count = saw_dim(g, all, 0);
-    return saw_scale(g, saw_merge_last(g, saw_mean(g, saw_split_last(g, all, count), 0, count)),
-                     factor);
-}
-
 /* Stem s of the target [B,S,C,N] -> [B,C,N]. */
 static saw_val target_of(saw_graph *g, saw_val target, int s)
 {
@@ -424,7 +411,8 @@ saw_val nn_loss(saw_graph *g, const nn_loss_term *terms, int n, int n_stems, con
     saw_val total = 0;
     for (int i = 0; i < n; i++) {
         double factor = terms[i].row->record(g, &terms[i], &s);
-        saw_val loss = mean_of_all(g, s.n, s.values, factor);
+        saw_val loss =
+            saw_mean_all(g, n_stems > 1 ? saw_concat(g, n_stems, s.values) : s.values[0], factor);
         char name[WORD_ROOM + 8];
         snprintf(name, sizeof name, "loss.%s", terms[i].row->name);
         saw_output(g, name, loss);

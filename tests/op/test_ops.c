@@ -243,7 +243,7 @@ static saw_val cmul(saw_graph *g, const saw_val *in)
 
 static saw_val l1_loss(saw_graph *g, const saw_val *in)
 {
-    return saw_l1_loss(g, in[0], in[1], 3);
+    return saw_wave_loss(g, in[0], in[1], SAW_WAVE_L1, 0);
 }
 
 static saw_val mul(saw_graph *g, const saw_val *in)
@@ -262,7 +262,7 @@ static void test_feature_values(void **state)
     const double a[] = {1, 2, 0, 1}, b[] = {3, 4, 0, 1};
     saw_dims four[] = {SAW_DIMS(1, 4), SAW_DIMS(1, 4)};
     expect(cmul, 2, four, (const double *[]){a, b}, (double[]){-5, 10, -1, 0}, 4);
-    expect(l1_loss, 2, four, (const double *[]){a, b}, (double[]){3}, 1);
+    expect(l1_loss, 2, four, (const double *[]){a, b}, (double[]){1}, 1);
     expect(mul, 2, (saw_dims[]){SAW_DIMS(2, 2), SAW_DIMS(2, 1)}, (const double *[]){a, b},
            (double[]){3, 6, 0, 4}, 4);
 }

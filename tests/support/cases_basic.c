@@ -170,11 +170,6 @@ static saw_val stream_istft(saw_graph *g, const saw_val *in)
     return saw_stream_istft(g, in[0], nn_stft_plan(g, &stream_options));
 }
 
-static saw_val l1_loss(saw_graph *g, const saw_val *in)
-{
-    return saw_l1_loss(g, in[0], in[1], 2.5);
-}
-
 #define D OP_DIMS
 static const op_case cases[] = {
     {.name = "zero", .record = zero},
@@ -288,7 +283,6 @@ static const op_case cases[] = {
      .in = {D(2, 9, 13, 3, 2)},
      .fixed = 1,
      .dense_last = true},
-    {.name = "l1_loss", .record = l1_loss, .in = {D(2, 5, 19), D(2, 5, 19)}},
 };
 
 const op_case_list op_cases_basic = {cases, sizeof cases / sizeof *cases};
