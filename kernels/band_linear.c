@@ -189,6 +189,67 @@ static void cpu_band_linear(const saw_call *c)
     }
 }
 
+/* Blocks of the gradient of a band's weight. */
+static product_grid grid_of(const band_linear_attr *a, int b)
+{
+    return product_grid_of(a->out_start[b + 1] - a->out_start[b],
+                           a->in_start[b + 1] - a->in_start[b], a->bands < 4 ? 4 : 1);
+}
+
+static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    const band_linear_attr *a = attr;
+    (void)n_in, (void)in, (void)out;
+    int64_t blocks = 0;
+    for (int b = 0; b < a->bands; b++) {
+        product_grid g = grid_of(a, b);
+        blocks += g.high * g.wide;
+    }
+    return blocks;
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    const band_linear_attr *a = c->attr;
+    size_t most = 0;
+    for (int b = 0; b < a->bands; b++) {
+        product_grid g = grid_of(a, b);
+        size_t bytes = c->out[0].ndim ? product_data_scratch(c->simd, g.n, g.k)
+                                      : product_weight_scratch(c->simd, g);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static void cpu_band_linear_backward(const saw_call *c)
+{
+    const band_linear_attr *a = c->attr;
+    const saw_tensor *x = &c->in[0], *dy = &c->in[c->n_out + 1], *dx = &c->out[0];
+    band_range range = bands_of(c, dx->data ? dx : x, dy);
+    for (int b = range.first; b < range.end && dx->data; b++) {
+        saw_tensor from = band_of(dy, a->ragged_out, a->out_start, b, range.first);
+        saw_tensor to = band_of(dx, a->ragged_in, a->in_start, b, range.first);
+        product_data_gradient(c, c->packed[1 + b], &from, &to);
+    }
+    if (dx->data)
+        return;
+    int64_t all = backward_parts(a, 0, NULL, NULL), first = all * c->part / c->parts;
+    int64_t end = all * (c->part + 1) / c->parts;
+    for (int b = 0; b < a->bands; b++) {
+        product_grid g = grid_of(a, b);
+        int64_t blocks = g.high * g.wide;
+        const saw_tensor *dw = &c->out[1 + b], *dbias = a->bias ? dw + a->bands : NULL;
+        saw_tensor from = band_of(dy, a->ragged_out, a->out_start, b, 0);
+        saw_tensor with = band_of(x, a->ragged_in, a->in_start, b, 0);
+        product_weight_gradient(c, &from, &with, g, first > 0 ? first : 0,
+                                end < blocks ? end : blocks, dw->data, dw->strides[0],
+                                saw_adds(c, 1 + b), dbias ? dbias->data : NULL,
+                                saw_adds(c, 1 + a->bands + b));
+        first -= blocks;
+        end -= blocks;
+    }
+}
+
 const saw_op saw_op_band_linear = {
     .name = "band_linear",
     .attr_bytes = sizeof(band_linear_attr),
@@ -201,6 +262,10 @@ const saw_op saw_op_band_linear = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_band_linear,
+    .cpu_backward = cpu_band_linear_backward,
+    .backward_parts = backward_parts,
+    .backward_scratch = backward_scratch,
+    .backward_packed = true,
     .differentiable = true,
     .tolerance_db = 110,
 };

@@ -98,10 +98,12 @@ static void cpu_linear(const saw_call *c)
         product_rows(c, &w, c->packed[1], c->in[2].data);
 }
 
+enum { ENOUGH_BLOCKS = 4 };
+
 static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
 {
     (void)attr, (void)n_in, (void)out;
-    product_grid g = product_grid_of(in[1].d[0], in[1].d[1]);
+    product_grid g = product_grid_of(in[1].d[0], in[1].d[1], ENOUGH_BLOCKS);
     return g.high * g.wide;
 }
 
@@ -109,7 +111,7 @@ static size_t backward_scratch(const saw_call *c)
 {
     int64_t n = saw_last(&c->in[4]), k = saw_last(c->out[0].ndim ? &c->out[0] : &c->in[0]);
     return c->out[0].ndim   ? product_data_scratch(c->simd, n, k)
-           : c->out[1].ndim ? product_weight_scratch(c->simd, n, k)
+           : c->out[1].ndim ? product_weight_scratch(c->simd, product_grid_of(n, k, ENOUGH_BLOCKS))
                             : 0;
 }
 
@@ -117,11 +119,11 @@ static void cpu_linear_backward(const saw_call *c)
 {
     const saw_tensor *x = &c->in[0], *dy = &c->in[4];
     const saw_tensor *dx = &c->out[0], *dw = &c->out[1], *dbias = &c->out[2];
-    if (dx->data)
+    if (dx->data) {
         product_data_gradient(c, c->packed[1], dy, dx);
-    if (!dw->data && !dbias->data)
         return;
-    product_grid g = product_grid_of(saw_last(dy), dw->data ? saw_last(x) : 1);
+    }
+    product_grid g = product_grid_of(saw_last(dy), dw->data ? saw_last(x) : 1, ENOUGH_BLOCKS);
     int64_t blocks = g.high * g.wide;
     product_weight_gradient(c, dy, x, g, blocks * c->part / c->parts,
                             blocks * (c->part + 1) / c->parts, dw->data, dw->strides[0],

@@ -92,27 +92,26 @@ static inline void product_data_gradient(const saw_call *c, const saw_packed *w,
 
 /* ---- gradients of weights -------------------------------------------------------------------- */
 
-/** A grid of blocks over a weight [n, k]. */
+/** A grid of blocks over a weight [n, k]: `enough` of them, or more when they would be large. */
 typedef struct product_grid {
     int64_t n, k, high, wide; /* blocks along n and k */
 } product_grid;
 
-static inline product_grid product_grid_of(int64_t n, int64_t k)
+static inline product_grid product_grid_of(int64_t n, int64_t k, int64_t enough)
 {
-    enum { LARGE = 384, SMALL = 96, ENOUGH = 4 };
+    enum { LARGE = 384, SMALL = 96 };
     product_grid g = {n, k, 1, 1};
     for (;;) {
         int64_t height = n / g.high, width = k / g.wide, side = height > width ? height : width;
-        if (side <= SMALL || (side <= LARGE && g.high * g.wide >= ENOUGH))
+        if (side <= SMALL || (side <= LARGE && g.high * g.wide >= enough))
             return g;
         *(height > width ? &g.high : &g.wide) *= 2;
     }
 }
 
-static inline size_t product_weight_scratch(const saw_simd *simd, int64_t n, int64_t k)
+static inline size_t product_weight_scratch(const saw_simd *simd, product_grid g)
 {
-    product_grid g = product_grid_of(n, k);
-    return simd->outer_bytes(n / g.high + 1, k / g.wide + 1);
+    return simd->outer_bytes(g.n / g.high + 1, g.k / g.wide + 1);
 }
 
 /** Blocks [first, end) of dw [n, k] = sum of dy^T x over the rows of both, which are their leading
@@ -127,6 +126,8 @@ static inline void product_weight_gradient(const saw_call *c, const saw_tensor *
         int64_t n0 = g.n * row / g.high, n = g.n * (row + 1) / g.high - n0;
         int64_t k0 = g.k * column / g.wide, k = g.k * (column + 1) / g.wide - k0;
         float *sum = dbias && column == 0 ? dbias + n0 : NULL;
+        if (!dw && !sum)
+            continue;
         if (sum && !add_dbias)
             memset(sum, 0, (size_t)n * sizeof *sum);
         const float *a[SAW_OUTER_ROWS], *b[SAW_OUTER_ROWS];
