@@ -2,6 +2,8 @@
 
 #include "datasets/sampler.h"
 #include "kernels/simd/simd.h"
+#include "models/adapters/methods.h"
+#include "nn/nn.h"
 #include "nn/optim.h"
 #include "run/model_file.h"
 #include "run/run_folder.h"
@@ -11,11 +13,20 @@
 #include <math.h>
 #include <string.h>
 
+/* Running statistics of a batch norm that follow those of the batches. */
+typedef struct running {
+    char *name;       /* of the checkpoint's tensor; owned */
+    saw_tensor batch; /* [D] in the run's memory */
+    float *values;    /* [D], in the trainer's `statistics` */
+} running;
+static const float MOMENTUM = 0.1f;
+
 struct saw_trainer {
     saw_context *ctx;
     saw_recipe *recipe;
     saw_separator *base;
-    saw_weights *weights; /* the base's, and what an adapter starts from */
+    saw_adapters *adapters; /* what of the model trains, and how */
+    saw_weights *weights;   /* the base's, and what an adapter starts from */
     saw_dataset *data, *replay, *general;
     saw_sampler *sampler, *replay_sampler;
     saw_train_setup setup;
@@ -26,8 +37,12 @@ struct saw_trainer {
     nn_optim *optim;
     const saw_range *ranges;
     int n_ranges;
-    float *start;        /* of L2-SP: the trainables at step 0 */
-    float *mix, *target; /* [B,C,N], [B,S,C,N] */
+    running *running;
+    int n_running;
+    float *statistics; /* of all of them */
+    int64_t n_statistics;
+    float *start;  /* of L2-SP: the trainables at step 0 */
+    float *target; /* [B,S,C,N] */
     saw_run_folder *folder;
     saw_song_score *scores; /* of all songs of a data set */
     saw_train_plan plan;
@@ -160,13 +175,36 @@ static saw_status open_sampler(saw_trainer *t, const saw_dataset *d, uint64_t se
 
 static void before_model(saw_graph *g, void *user)
 {
-    (void)g, (void)user;
+    const saw_trainer *t = user;
+    nn_adapt(g, t->adapters);
+    nn_training(g, &(nn_training_options){.batch_norm = strcmp(t->recipe->batch_norm, "batch")
+                                                            ? NN_BN_FROZEN
+                                                            : NN_BN_BATCH,
+                                          .dropout = t->recipe->dropout});
 }
 
 static void after_model(saw_graph *g, void *user)
 {
-    (void)user;
-    saw_graph_train(g, "*");
+    const saw_trainer *t = user;
+    nn_trained trained;
+    saw_status status = nn_trainability(g, t->adapters, &trained);
+    if (status)
+        saw_graph_fail(g, status, "%s", saw_context_error(t->ctx));
+}
+
+static saw_status choose_method(saw_trainer *t)
+{
+    const saw_recipe *r = t->recipe;
+    saw_buffer rules = {.ctx = t->ctx};
+    for (int i = 0; i < r->rules.count; i++)
+        saw_buffer_printf(&rules, "%s\n", r->rules.items[i]);
+    saw_status status = saw_method_table(
+        t->ctx, r->method,
+        &(saw_method_options){
+            .rules = rules.data, .rank = (int)r->rank, .alpha = isnan(r->alpha) ? 0 : r->alpha},
+        saw_separator_checkpoint(t->base), &t->adapters);
+    saw_buffer_free(&rules);
+    return status;
 }
 
 /* Whole weights learn a tenth as fast as adapters, which start from nothing. */
@@ -312,6 +350,9 @@ static saw_status open_optimizer(saw_trainer *t)
                                         .layer_decay = (float)r->layer_decay,
                                         .lora_plus_ratio = (float)r->lora_plus},
                     t->n_ranges, t->ranges, groups);
+    for (int i = 0; i < t->n_ranges; i++)
+        groups[i].lr_factor *=
+            (float)nn_lr_factor(saw_program_graph(t->program), t->adapters, t->ranges[i].name);
     saw_status status = nn_optim_open(t->ctx, &o, t->n_ranges, t->ranges, groups,
                                       saw_run_params(t->run).data, &t->optim);
     saw_free(t->ctx, groups);
@@ -370,8 +411,10 @@ saw_status saw_trainer_open(saw_context *ctx, saw_recipe *recipe, saw_trainer **
         t->setup.before = before_model;
         t->setup.after = after_model;
         t->setup.user = t;
-        status = choose_stems(t);
+        status = choose_method(t);
     }
+    if (!status)
+        status = choose_stems(t);
     if (!status)
         status = open_data(t);
     if (!status)
@@ -408,8 +451,12 @@ void saw_trainer_close(saw_trainer *t)
     saw_dataset_close(t->general);
     saw_run_folder_close(t->folder);
     saw_separator_close(t->base);
+    for (int i = 0; i < t->n_running; i++)
+        saw_free(t->ctx, t->running[i].name);
+    saw_adapters_free(t->ctx, t->adapters);
+    saw_free(t->ctx, t->running);
+    saw_free(t->ctx, t->statistics);
     saw_free(t->ctx, t->start);
-    saw_free(t->ctx, t->mix);
     saw_free(t->ctx, t->target);
     saw_free(t->ctx, t->scores);
     saw_free(t->ctx, t);
@@ -423,7 +470,7 @@ static saw_status save_state(saw_trainer *t)
 {
     int64_t counts[COUNTS] = {t->step, t->validated, t->bad};
     double figures[FIGURES] = {t->best, t->base_sdr, t->base_forgetting, t->seconds};
-    nn_optim_array arrays[NN_OPTIM_ARRAYS + 3] = {{"run.counts", SAW_I64, COUNTS, counts},
+    nn_optim_array arrays[NN_OPTIM_ARRAYS + 4] = {{"run.counts", SAW_I64, COUNTS, counts},
                                                   {"run.figures", SAW_F64, FIGURES, figures}};
     int n = 2;
     nn_optim_array own[NN_OPTIM_ARRAYS];
@@ -436,6 +483,8 @@ static saw_status save_state(saw_trainer *t)
     }
     saw_tensor params = saw_run_params(t->run);
     arrays[n++] = (nn_optim_array){"params", SAW_F32, params.dims[0], params.data};
+    if (t->n_statistics)
+        arrays[n++] = (nn_optim_array){"statistics", SAW_F32, t->n_statistics, t->statistics};
     return saw_run_folder_save_state(t->folder, arrays, n);
 }
 
@@ -443,12 +492,14 @@ static saw_status read_state(saw_trainer *t, saw_checkpoint *file)
 {
     const saw_ckpt_tensor *counts = saw_checkpoint_find(file, "run.counts"),
                           *figures = saw_checkpoint_find(file, "run.figures"),
-                          *params = saw_checkpoint_find(file, "params");
+                          *params = saw_checkpoint_find(file, "params"),
+                          *statistics = saw_checkpoint_find(file, "statistics");
     saw_tensor to = saw_run_params(t->run);
     int64_t n[COUNTS];
     double x[FIGURES];
     if (!counts || counts->count != COUNTS || counts->dtype != SAW_I64 || !figures ||
-        figures->count != FIGURES || !params || params->count != to.dims[0])
+        figures->count != FIGURES || !params || params->count != to.dims[0] ||
+        (t->n_statistics && (!statistics || statistics->count != t->n_statistics)))
         return saw_fail(t->ctx, SAW_ERR_FORMAT,
                         "the state in %s is not that of this recipe: its model, method or rank is "
                         "another",
@@ -460,6 +511,8 @@ static saw_status read_state(saw_trainer *t, saw_checkpoint *file)
         status = nn_optim_load(t->optim, file);
     if (!status)
         status = saw_checkpoint_read_f32(file, params, 0, params->count, to.data);
+    if (!status && t->n_statistics)
+        status = saw_checkpoint_read_f32(file, statistics, 0, t->n_statistics, t->statistics);
     if (status)
         return status;
     t->step = n[0];
@@ -483,6 +536,11 @@ static saw_status read_tensor(void *user, const char *name, int64_t first, int64
             memcpy(out, params + t->ranges[i].first + first, (size_t)n * sizeof *out);
             return SAW_OK;
         }
+    for (int i = 0; i < t->n_running; i++)
+        if (!strcmp(t->running[i].name, name)) {
+            memcpy(out, t->running[i].values + first, (size_t)n * sizeof *out);
+            return SAW_OK;
+        }
     saw_weight_source base = saw_separator_source(t->base);
     return base.read(base.user, name, first, n, out);
 }
@@ -499,8 +557,11 @@ static saw_status save_whole(saw_trainer *t, const char *path)
         return SAW_ERR_MEMORY;
     for (int i = 0; i < n; i++) {
         const saw_ckpt_tensor *x = saw_checkpoint_at(ck, i);
-        if (!saw_graph_find(saw_program_graph(t->program), x->name))
-            continue; /* counters, scales and what else the model does not read */
+        if (x->dtype != SAW_F32 && x->dtype != SAW_F64 && x->dtype != SAW_F16 &&
+            x->dtype != SAW_BF16 && !saw_model_file_scale(ck, x))
+            continue; /* counters */
+        if (saw_model_file_is_scale(ck, x))
+            continue;
         entries[count] =
             (saw_safetensors_entry){.name = x->name, .dtype = SAW_F32, .ndim = x->ndim};
         memcpy(entries[count++].dims, x->dims, sizeof x->dims);
@@ -700,6 +761,15 @@ static saw_status fill_inputs(saw_trainer *t, int64_t forward)
     return status;
 }
 
+static void follow_batch(saw_trainer *t)
+{
+    for (int i = 0; i < t->n_running; i++) {
+        const running *r = &t->running[i];
+        for (int64_t k = 0; k < r->batch.dims[0]; k++)
+            r->values[k] += MOMENTUM * (((const float *)r->batch.data)[k] - r->values[k]);
+    }
+}
+
 /* The gradient of strength / 2 |p - start|^2, of the size that the optimizer divides. */
 static void pull_to_start(saw_trainer *t, double strength)
 {
@@ -724,6 +794,7 @@ static saw_status train_step(saw_trainer *t)
         status = saw_run_execute(t->run);
         if (status)
             return status;
+        follow_batch(t);
         loss += *(const float *)saw_run_named(t->run, "loss").data;
     }
     if (t->start)
@@ -749,6 +820,42 @@ static saw_status train_step(saw_trainer *t)
 
 /* ---- the run --------------------------------------------------------------------------------- */
 
+/* Every output "NAME.batch" of the program moves the statistics NAME of the model. */
+static saw_status find_statistics(saw_trainer *t)
+{
+    static const char end[] = ".batch";
+    const saw_graph *g = saw_program_graph(t->program);
+    saw_status status = SAW_OK;
+    for (int pass = 0; pass < 2 && !status; pass++) {
+        int n = 0;
+        int64_t at = 0;
+        for (saw_val v = 1; v < saw_graph_values(g) && !status; v++) {
+            const saw_value *x = saw_graph_value(g, v);
+            size_t size = x->output && x->name ? strlen(x->name) : 0;
+            if (size < sizeof end || strcmp(x->name + size - (sizeof end - 1), end))
+                continue;
+            if (pass) {
+                running *r = &t->running[n];
+                r->name = saw_strndup(t->ctx, x->name, size - (sizeof end - 1));
+                r->batch = saw_run_value(t->run, v);
+                r->values = t->statistics + at;
+                t->n_running = n + 1;
+                status = r->name ? saw_weights_read(t->weights, r->name, &x->dims, r->values)
+                                 : SAW_ERR_MEMORY;
+            }
+            at += saw_dims_count(&x->dims);
+            n++;
+        }
+        t->n_statistics = at;
+        if (!pass) {
+            t->running = saw_calloc(t->ctx, (size_t)n + 1, sizeof *t->running);
+            t->statistics = saw_calloc(t->ctx, (size_t)at + 1, sizeof *t->statistics);
+            status = t->running && t->statistics ? SAW_OK : SAW_ERR_MEMORY;
+        }
+    }
+    return status;
+}
+
 static saw_status start_run(saw_trainer *t)
 {
     const saw_recipe *r = t->recipe;
@@ -767,7 +874,11 @@ static saw_status start_run(saw_trainer *t)
     if (!status)
         status = saw_weights_open(t->ctx, &source, &t->weights);
     if (!status)
+        status = nn_adapters_start(saw_program_graph(t->program), t->weights, (uint64_t)r->seed);
+    if (!status)
         status = saw_run_open(t->program, t->weights, &t->run);
+    if (!status)
+        status = find_statistics(t);
     if (!status && t->teacher)
         status = saw_run_open(t->teacher, t->weights, &t->teacher_run);
     if (!status && r->l2sp > 0) {
