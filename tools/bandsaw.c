@@ -7,9 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_separate, &command_finetune, &command_train,
-                                          &command_evaluate, &command_inspect,  &command_convert,
-                                          &command_dataset,  &command_model,    &command_bench,
+static const command *const commands[] = {&command_separate,
+                                          &command_finetune,
+                                          &command_train,
+                                          &command_report,
+                                          &command_dataset,
+                                          &command_evaluate,
+                                          &command_inspect,
+                                          &command_convert,
+                                          &command_model,
+                                          &command_bench,
                                           NULL};
 
 /* ---- what the commands share ----------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include "run/report.h"
 #include "run/run_folder.h"
 #include "run/trainer.h"
 
@@ -262,6 +263,8 @@ static const char *duration(double seconds, char out[48])
 {
     if (!(seconds >= 0 && seconds < 1e9))
         snprintf(out, 48, "?");
+    else if (seconds < 10)
+        snprintf(out, 48, "%.2g s", seconds);
     else if (seconds < 90)
         snprintf(out, 48, "%.0f s", seconds);
     else if (seconds < 5400)
@@ -291,7 +294,7 @@ static void print_plan(const teller *t, const saw_train_plan *p)
         saw_buffer_printf(&stems, "%s%s", i ? ", " : "", r->stems.items[i]);
     printf("model   %s, %s parameters\n", r->model ? r->model : r->config,
            count_of((double)p->parameters, a));
-    printf("trains  %s: %s parameters in %d tensors, %.2g %% of all\n", r->method,
+    printf("trains  %s: %s parameters in %d tensors, %.3g %% of all\n", r->method,
            count_of((double)p->trainable, a), p->tensors,
            100.0 * (double)p->trainable / (double)(p->parameters ? p->parameters : 1));
     printf("songs   %d to train with, %d to validate with, of %s: %s\n", p->train_songs,
@@ -350,16 +353,16 @@ static void print_json_progress(const saw_train_progress *p)
 
 static void print_valid(const saw_train_progress *p)
 {
-    printf("step %*lld  loss %-9.5g SDR %6.2f dB",
-           (int)snprintf(NULL, 0, "%lld", (long long)p->steps), (long long)p->step, p->loss,
-           p->sdr_db);
-    if (p->step > 0 && isfinite(p->base_sdr_db))
+    printf("step %*lld", snprintf(NULL, 0, "%lld", (long long)p->steps), (long long)p->step);
+    if (p->step > 0)
+        printf("  loss %.5g", p->loss);
+    printf("  SDR %.2f dB", p->sdr_db);
+    if (p->step > 0)
         printf(" (%+.2f)", p->sdr_db - p->base_sdr_db);
+    if (isfinite(p->forgetting_db))
+        printf("  general songs %.2f dB", p->forgetting_db);
     if (isfinite(p->forgetting_db) && p->step > 0)
-        printf("  general songs %6.2f dB (%+.2f)", p->forgetting_db,
-               p->forgetting_db - p->base_forgetting_db);
-    else if (isfinite(p->forgetting_db))
-        printf("  general songs %6.2f dB", p->forgetting_db);
+        printf(" (%+.2f)", p->forgetting_db - p->base_forgetting_db);
     printf("%s\n", p->step > 0 && p->sdr_db >= p->best_sdr_db ? "  best" : "");
     fflush(stdout);
 }
@@ -392,6 +395,8 @@ static void tell(void *user, const saw_train_progress *p)
         clear_bar();
         print_valid(p);
     }
+    if (p->validated && saw_report_write(t->ctx, t->recipe->output))
+        saw_log(t->ctx, SAW_LOG_WARN, "%s", saw_context_error(t->ctx));
     if (t->terminal)
         show_bar(t, p);
 }
@@ -412,6 +417,7 @@ static void print_end(const teller *t, saw_status status)
     } else {
         if (isfinite(p->best_sdr_db))
             printf("SDR %.2f dB, before it was %.2f dB\n", p->best_sdr_db, p->base_sdr_db);
+        printf("look at %s/report.html\n", r->output);
     }
 }
 
@@ -439,6 +445,8 @@ static int train(teller *t)
     if (status && status != SAW_ERR_CANCELLED)
         return cli_failed(t->ctx);
     saw_context_resume(t->ctx);
+    if (saw_report_write(t->ctx, t->recipe->output))
+        return cli_failed(t->ctx);
     print_end(t, status);
     return status ? EXIT_INTERRUPTED : 0;
 }
