@@ -107,7 +107,8 @@ static bool frame_of(const saw_draw_chart *c, frame *f)
         }
     if (points < 2 || !(f->x1 > f->x0))
         return false;
-    double room = 0.06 * (f->y1 - f->y0) + 1e-6 * fmax(1e-6, fabs(f->y1));
+    double span = f->y1 - f->y0, least = 0.01 * fmax(fabs(f->y1), 1e-6);
+    double room = span > least ? 0.06 * span : least;
     f->y0 -= room;
     f->y1 += room;
     return true;
@@ -151,7 +152,7 @@ static void draw_line(FILE *out, const frame *f, const saw_draw_curve *c, int nu
 {
     int group = (c->count + MOST_POINTS - 1) / MOST_POINTS;
     bool pen = false;
-    fprintf(out, "<path class=\"c%d\" d=\"", number);
+    fprintf(out, "<path class=\"c%d%s\" d=\"", number, c->faint ? " faint" : "");
     for (int i = 0; i < c->count; i += group) {
         double x = 0, y = 0;
         int n = 0;

@@ -10,7 +10,8 @@ typedef struct saw_draw_curve {
     const char *name;
     const double *x, *y; /* [count]; a y that is not finite leaves a gap */
     int count;
-    bool dots; /* few points: each has a dot that tells its value */
+    bool dots;  /* few points: each has a dot that tells its value */
+    bool faint; /* behind another curve */
 } saw_draw_curve;
 
 typedef struct saw_draw_chart {

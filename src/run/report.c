@@ -35,7 +35,7 @@ static const char HEAD[] =
     "small,.soft{color:var(--soft)}figure{margin:1.2rem 0}figcaption{font-weight:600}\n"
     "svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--soft)}\n"
     ".grid{stroke:var(--line)}path{fill:none;stroke-width:1.8}\n"
-    "path.c0{stroke:var(--a)}path.c1{stroke:var(--b)}circle.c0{fill:var(--a)}"
+    ".faint{opacity:.4}path.c0{stroke:var(--a)}path.c1{stroke:var(--b)}circle.c0{fill:var(--a)}"
     "circle.c1{fill:var(--b)}.k0{color:var(--a)}.k1{color:var(--b)}.key{font-weight:400}\n"
     ".cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.4rem 0}\n"
     ".card{background:var(--card);border:1px solid var(--line);border-radius:8px;"
@@ -140,13 +140,28 @@ static saw_status put_charts(const page *p)
     double *mean = smoothed(p->ctx, &log->loss);
     if (!mean)
         return SAW_ERR_MEMORY;
-    saw_draw_curve sdr[] = {
-        {"validation songs", log->sdr.step, log->sdr.value, log->sdr.count, 1},
-        {"general songs", log->general.step, log->general.value, log->general.count, 1}};
-    saw_draw_curve loss[] = {{"each step", log->loss.step, log->loss.value, log->loss.count, 0},
-                             {"mean", log->loss.step, mean, log->loss.count, 0}};
-    saw_draw_curve lr = {"", log->lr.step, log->lr.value, log->lr.count, 0};
-    saw_draw_curve norm = {"", log->grad_norm.step, log->grad_norm.value, log->grad_norm.count, 0};
+    saw_draw_curve sdr[] = {{.name = "validation songs",
+                             .x = log->sdr.step,
+                             .y = log->sdr.value,
+                             .count = log->sdr.count,
+                             .dots = true},
+                            {.name = "general songs",
+                             .x = log->general.step,
+                             .y = log->general.value,
+                             .count = log->general.count,
+                             .dots = true}};
+    saw_draw_curve loss[] = {
+        {.name = "each step",
+         .x = log->loss.step,
+         .y = log->loss.value,
+         .count = log->loss.count,
+         .faint = true},
+        {.name = "mean", .x = log->loss.step, .y = mean, .count = log->loss.count}};
+    saw_draw_curve lr = {.name = "", .x = log->lr.step, .y = log->lr.value, .count = log->lr.count};
+    saw_draw_curve norm = {.name = "",
+                           .x = log->grad_norm.step,
+                           .y = log->grad_norm.value,
+                           .count = log->grad_norm.count};
     saw_draw_chart charts[] = {{"SDR", "dB", false, sdr, isfinite(log->general_before_db) ? 2 : 1},
                                {"Loss", "", true, loss, 2},
                                {"Learning rate", "", false, &lr, 1},

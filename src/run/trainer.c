@@ -6,6 +6,7 @@
 #include "nn/nn.h"
 #include "nn/optim.h"
 #include "run/model_file.h"
+#include "run/report.h"
 #include "run/run_folder.h"
 #include "run/separator.h"
 #include "run/train_program.h"
@@ -913,6 +914,21 @@ static saw_status save_all(saw_trainer *t)
     return status ? status : save_model(t, "last");
 }
 
+/* What the report lets people hear: the base beside the best model of the run. */
+static saw_status write_excerpts(saw_trainer *t)
+{
+    saw_separator *best = NULL;
+    saw_status status = isnan(t->best) ? SAW_OK : open_saved(t, "best", &best);
+    if (!status && best)
+        status = saw_report_excerpts(t->ctx, saw_run_folder_path(t->folder), t->data,
+                                     &(saw_excerpt_options){.outputs = t->outputs,
+                                                            .n_outputs = t->setup.n_trained,
+                                                            .before = t->base,
+                                                            .after = best});
+    saw_separator_close(best);
+    return status;
+}
+
 saw_status saw_trainer_run(saw_trainer *t,
                            void (*progress)(void *user, const saw_train_progress *p), void *user)
 {
@@ -956,5 +972,7 @@ saw_status saw_trainer_run(saw_trainer *t,
                      (long long)r->steps, saw_run_folder_path(t->folder));
         return saved ? saved : SAW_ERR_CANCELLED;
     }
-    return status ? status : save_all(t);
+    if (!status)
+        status = save_all(t);
+    return status ? status : write_excerpts(t);
 }
