@@ -486,10 +486,11 @@ saw_status saw_augment_stretch(saw_context *ctx, const saw_augment_chain *chain,
 {
     const float *from[SAW_AUGMENT_MAX_CHANNELS];
     float *to[SAW_AUGMENT_MAX_CHANNELS];
+    /* the faster engine shifts the phase of steady tones at every onset it believes to hear */
     RubberBandState rb =
         rubberband_new((unsigned)chain->rate_hz, (unsigned)chain->channels,
-                       RubberBandOptionProcessOffline | RubberBandOptionThreadingNever |
-                           RubberBandOptionChannelsTogether,
+                       RubberBandOptionProcessOffline | RubberBandOptionEngineFiner |
+                           RubberBandOptionThreadingNever | RubberBandOptionChannelsTogether,
                        (double)n / (double)n_in, pow(2, semitones / 12));
     if (!rb)
         return saw_fail(ctx, SAW_ERR_MEMORY, "out of memory");
