@@ -180,6 +180,20 @@ saw_val saw_istft_op(saw_graph *g, saw_val spectrum, const saw_stft *plan, int64
 saw_val saw_stream_stft(saw_graph *g, saw_val audio, const saw_stft *plan);
 saw_val saw_stream_istft(saw_graph *g, saw_val spectrum, const saw_stft *plan);
 
+/* ---- adapters -------------------------------------------------------------------------------- */
+
+/** 1 / |row| of a matrix [rows, D] -> [rows, 1], a constant to differentiation. */
+saw_val saw_row_norm(saw_graph *g, saw_val x);
+/** Orthogonal matrices from v [n, b (b - 1) / 2], the numbers above the diagonal of skew ones ->
+ * [n, b, b]: by Cayley's transform (terms 0), or so many terms (2 .. 32) of its series, which turns
+ * the other way. See cayley.c. */
+saw_val saw_cayley(saw_graph *g, saw_val v, int64_t block, int terms);
+/** x diag(R_0, R_1, ...)^T: x [..., n b], blocks [n, b, b], or [1, b, b] for one that serves all.
+ */
+saw_val saw_block_linear(saw_graph *g, saw_val x, saw_val blocks);
+/** radius, angle [m] -> [3 m]: all r cos t, all r sin t, all -r sin t. */
+saw_val saw_rotation(saw_graph *g, saw_val radius, saw_val angle);
+
 /* ---- losses ---------------------------------------------------------------------------------- */
 
 /** A loss of every item: y and target [B, ...] -> [B]. See wave_loss.c for the formulas and eps. */

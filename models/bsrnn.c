@@ -11,6 +11,7 @@
  * a band gives a complex mask.
  */
 #include "models/bsrnn.h"
+#include "nn/adapter.h"
 #include "nn/recurrent.h"
 
 #include <math.h>
@@ -18,20 +19,23 @@
 enum { AXIS_T = 1, AXIS_F = 2, AXIS_D = 3 };
 static const double ATTENTION_EPS = 1e-7;
 
-/* Layer `part` of every band's network: x ragged with the widths in `in`, or uniform (NULL); out
- * likewise. */
-static saw_val band_convolution(saw_graph *g, const char *scope, int part, saw_val x, int bands,
+/* A layer of every band's network, "%d" in its name: x ragged with the widths in `in`, or uniform
+ * (NULL); out likewise. */
+static saw_val band_convolution(saw_graph *g, const char *module, saw_val x, int bands,
                                 const int64_t *in, const int64_t *out, int64_t uniform_out)
 {
     saw_val w[SAW_MAX_BANDS], bias[SAW_MAX_BANDS];
+    saw_site site = {.module = module, .bands = bands, .ragged = out != NULL};
+    char name[256];
     for (int b = 0; b < bands; b++) {
         int64_t rows = out ? out[b] : uniform_out, inner = in ? in[b] : saw_dim(g, x, -1);
-        saw_scope(g, 0, "%s%d.%d", scope, b, part);
+        nn_site_module(&site, b, name);
+        saw_scope(g, 0, "%s", name);
         w[b] = saw_param(g, "weight", SAW_DIMS(rows, inner, 1));
         bias[b] = saw_param(g, "bias", SAW_DIMS(rows));
         saw_scope_end(g);
     }
-    return saw_band_linear(g, x, bands, w, bias, out != NULL);
+    return nn_site(g, &site, x, w, bias);
 }
 
 /* x + proj(rnn(norm(x))) along one axis. */
@@ -55,7 +59,7 @@ static saw_val residual_layer(saw_graph *g, const char *name, saw_val x, const b
         h = saw_norm(g, x, weight, bias, &form);
     }
     h = nn_rnn(g, "main_layer", h, kind, axis, o->fac_sep * width, o->bidirectional, false);
-    h = nn_linear(g, "proj", h, width, true);
+    h = nn_insert(g, "proj", nn_linear(g, "proj", h, width, true));
     saw_scope_end(g);
     return saw_add(g, x, h);
 }
@@ -91,7 +95,8 @@ static saw_val attention_layer(saw_graph *g, const char *name, saw_val x, int64_
                           .eps = ATTENTION_EPS};
     saw_scope(g, 0, "%s", name);
     saw_val w = saw_param(g, "0.weight", SAW_DIMS(out, saw_dim(g, x, -1), 1, 1));
-    saw_val h = saw_linear(g, x, w, saw_param(g, "0.bias", SAW_DIMS(out)));
+    saw_val bias = saw_param(g, "0.bias", SAW_DIMS(out));
+    saw_val h = nn_site(g, &(saw_site){.module = "0"}, x, &w, &bias);
     h = saw_prelu(g, h, saw_param(g, "1.weight", SAW_DIMS(1)));
     saw_val gamma = saw_param(g, "2.gamma", SAW_DIMS(1, out, 1, bands));
     h = saw_norm(g, h, gamma, saw_param(g, "2.beta", SAW_DIMS(1, out, 1, bands)), &form);
@@ -163,9 +168,9 @@ static saw_val mask(saw_graph *g, saw_val x, const bsrnn_options *o, int stem,
         .over = SAW_AXIS(AXIS_T) | SAW_AXIS(AXIS_D), .affine = {AXIS_D}, .eps = o->eps};
     saw_scope(g, SAW_SCOPE_CHECKPOINT, "maskers.%d", stem);
     x = nn_band_norm(g, "mask.%d.0", x, o->bands, NULL, &form);
-    x = saw_tanh(g, band_convolution(g, "mask.", 1, x, o->bands, NULL, NULL, inner));
-    x = saw_tanh(g, band_convolution(g, "mask.", 3, x, o->bands, NULL, NULL, inner));
-    x = band_convolution(g, "mask.", 5, x, o->bands, NULL, rows, 0);
+    x = saw_tanh(g, band_convolution(g, "mask.%d.1", x, o->bands, NULL, NULL, inner));
+    x = saw_tanh(g, band_convolution(g, "mask.%d.3", x, o->bands, NULL, NULL, inner));
+    x = band_convolution(g, "mask.%d.5", x, o->bands, NULL, rows, 0);
     saw_scope_end(g);
     return saw_glu(g, x, o->bands * channels, halves);
 }
@@ -185,7 +190,7 @@ static void record_stems(saw_graph *g, const bsrnn_options *o, saw_val mix, cons
     saw_norm_form form = {.over = SAW_AXIS(AXIS_T) | SAW_AXIS(2), .affine = {2}, .eps = o->eps};
     x = nn_band_norm(g, "BN.%d.0", x, o->bands, widths, &form);
     x = saw_tap(g, "bandsplit",
-                band_convolution(g, "BN.", 1, x, o->bands, widths, NULL, o->dim)); /* [BC,T,F,D] */
+                band_convolution(g, "BN.%d.1", x, o->bands, widths, NULL, o->dim)); /* [BC,T,F,D] */
     for (int i = 0; i < o->repeats; i++) {
         char name[32];
         saw_scope(g, SAW_SCOPE_CHECKPOINT, "separator.%d", i);

@@ -23,7 +23,7 @@ static saw_val residual_layer(saw_graph *g, saw_val x, const bsrnn_amanteur_opti
     saw_norm_form form = {.over = SAW_AXIS(axis), .affine = {AXIS_D}, .eps = NORM_EPS};
     saw_val h = nn_norm(g, "groupnorm", x, &form);
     h = nn_rnn(g, "rnn", h, o->rnn, axis, o->hidden, o->bidirectional, false);
-    return saw_add(g, x, nn_linear(g, "fc", h, o->dim, true));
+    return saw_add(g, x, nn_insert(g, "fc", nn_linear(g, "fc", h, o->dim, true)));
 }
 
 /* x [B,T,F,D] -> the same. */

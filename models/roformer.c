@@ -40,7 +40,7 @@ static saw_val transformer_layer(saw_graph *g, saw_val x, const roformer_options
     saw_val a = saw_attention(g, q, k, v, along, 1 / sqrt((double)o->dim_head));
     a = saw_mul_heads(g, a, saw_sigmoid(g, nn_linear(g, "0.to_gates", h, o->heads, true)));
     a = nn_linear(g, "0.to_out.0", saw_merge_last(g, a), o->dim, o->out_bias);
-    return saw_add(g, x, saw_tap(g, "0", a));
+    return saw_add(g, x, nn_insert(g, "0", saw_tap(g, "0", a)));
 }
 
 /* The same for the linear attention block: the sequence is all frames and bands. */
@@ -53,14 +53,15 @@ static saw_val linear_layer(saw_graph *g, saw_val x, const roformer_options *o)
     saw_val a =
         saw_linear_attention(g, nn_heads(g, qkv, 0, 3, o->heads), nn_heads(g, qkv, 1, 3, o->heads),
                              nn_heads(g, qkv, 2, 3, o->heads), temperature, 8);
-    return saw_add(
-        g, x, saw_tap(g, "0", nn_linear(g, "0.to_out.1", saw_merge_last(g, a), o->dim, false)));
+    a = saw_tap(g, "0", nn_linear(g, "0.to_out.1", saw_merge_last(g, a), o->dim, false));
+    return saw_add(g, x, nn_insert(g, "0", a));
 }
 
 static saw_val feed_forward(saw_graph *g, saw_val x, const roformer_options *o)
 {
     saw_val h = nn_linear(g, "1.net.1", nn_rmsnorm(g, "1.net.0", x), 4 * (int64_t)o->dim, true);
-    return saw_add(g, x, saw_tap(g, "1", nn_linear(g, "1.net.4", saw_gelu(g, h), o->dim, true)));
+    h = saw_tap(g, "1", nn_linear(g, "1.net.4", saw_gelu(g, h), o->dim, true));
+    return saw_add(g, x, nn_insert(g, "1", h));
 }
 
 /* `depth` layers in the scope layers.<block>.<module>; along 0 is the linear block. */

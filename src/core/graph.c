@@ -818,7 +818,7 @@ static bool tracks_open(saw_graph *g, tracks *t, saw_val loss)
             data = data || t->data[root];
         }
         for (int k = 0; k < e->n_out; k++) {
-            t->active[e->out[k]] = active;
+            t->active[e->out[k]] = active && !e->op->constant;
             t->data[e->out[k]] = data;
         }
     }

@@ -144,6 +144,7 @@ struct saw_op {
     bool in_place;          /* an output may lie on an input of the same dims and strides */
     bool backward_in_place; /* the same of the gradients and what backward reads */
     bool differentiable;    /* has a backward reference kernel */
+    bool constant;          /* its outputs are constants to differentiation: gradients stop */
     double tolerance_db;    /* least SNR of the CPU kernel against the double reference */
 };
 
