@@ -11,6 +11,9 @@
  * axis 1 are added up, one product each. Runs that leave the input, and all of a small patch
  * together, go through a buffer. A transposed convolution to few features would waste the columns
  * of a panel: there one product gives all taps of an input, which are then added to the outputs.
+ *
+ * Each of the two is the other's adjoint, with the same weight: the gradient of x is the other one
+ * of the gradient of y. The gradient of w is a sum of outer products of the same rows.
  */
 #include "kernels/kernel.h"
 #include "kernels/ops.h"
@@ -212,7 +215,8 @@ static void list(const void *attr, saw_buffer *out)
         saw_buffer_printf(out, " groups %lld", (long long)a->groups);
 }
 
-/* ---- phases and matrices ---------------------------------------------------------------------- ---- */
+/* ---- phases and matrices ----------------------------------------------------------------------
+ * ---- */
 
 /* Along one axis: output first + m step reads input base + m in_step + q tap_step through tap
  * w_first + q w_step of the kernel, for q = 0 .. taps - 1. */
@@ -325,17 +329,20 @@ static int64_t row_length(const conv_attr *a, const saw_tensor *x, const saw_ten
     return in > out ? in : out;
 }
 
-static size_t scratch(const saw_call *c)
+static size_t scratch_of(const conv_attr *a, const saw_tensor *from, const saw_tensor *to)
 {
-    const conv_attr *a = c->attr;
     if (by_taps(a)) {
-        saw_tensor x = with_bands(&c->in[0]), y = with_bands(&c->out[0]);
-        return sizeof(float) *
-               (size_t)((a->in + a->out) * (c->n_out == 1 ? row_length(a, &x, &y) : 0));
+        saw_tensor x = with_bands(from), y = with_bands(to);
+        return sizeof(float) * (size_t)((a->in + a->out) * row_length(a, &x, &y));
     }
     return SAW_GEMM_SCRATCH_BYTES + BLOCK * sizeof(float *) +
            sizeof(float) *
                ((size_t)(BLOCK + 1) * (size_t)depth_of(a) + BLOCK * (size_t)width_of(a));
+}
+
+static size_t scratch(const saw_call *c)
+{
+    return scratch_of(c->attr, &c->in[0], &c->out[0]);
 }
 
 typedef struct work {
@@ -574,6 +581,231 @@ static void cpu_conv(const saw_call *c)
     }
 }
 
+/* ---- gradients ------------------------------------------------------------------------------- */
+
+/* What leads from y back to x. */
+static conv_attr adjoint(const conv_attr *a)
+{
+    conv_attr b = *a;
+    b.transposed = !a->transposed;
+    b.in = a->out;
+    b.out = a->in;
+    return b;
+}
+
+/* The one of both that is a convolution. */
+static conv_attr convolution(const conv_attr *a)
+{
+    return a->transposed ? adjoint(a) : *a;
+}
+
+static size_t packed_bytes(const conv_attr *a, const saw_simd *simd)
+{
+    size_t bytes = 0;
+    saw_pack_matrix m;
+    for (int64_t i = 0; !by_taps(a) && matrix(a, i, &m); i++)
+        bytes +=
+            simd->pack_bytes(SAW_F32, m.rows[0] * m.rows[1], m.inner[0] * m.inner[1] * m.inner[2]);
+    return bytes;
+}
+
+/* All matrices of a dense weight, a part of them at a time that stays in the cache: each reads
+ * other elements of the same lines. */
+static void pack_dense(const conv_attr *a, const saw_simd *simd, const float *weight, char *packed)
+{
+    enum { DEEP = 64 };
+    saw_pack_matrix m;
+    int64_t rows = matrix(a, 0, &m) ? m.rows[0] * m.rows[1] : 0, wide = simd->panel;
+    for (int64_t n0 = 0; n0 < rows; n0 += wide)
+        for (int64_t k0 = 0; k0 < a->in; k0 += DEEP) {
+            int64_t k1 = k0 + DEEP < a->in ? k0 + DEEP : a->in;
+            char *at = packed;
+            for (int64_t i = 0; matrix(a, i, &m); i++) {
+                int64_t taps = m.inner[0] * m.inner[1], depth = taps * m.inner[2];
+                float *to = (float *)(void *)(at + simd->pack_offset(SAW_F32, n0, depth));
+                for (int64_t n = 0; n < wide; n++) {
+                    int64_t row = n0 + n < rows ? n0 + n : rows - 1;
+                    const float *from = weight + m.first + row / m.rows[1] * m.row_stride[0] +
+                                        row % m.rows[1] * m.row_stride[1];
+                    for (int64_t tap = 0; tap < taps; tap++) {
+                        const float *x = from + tap / m.inner[1] * m.inner_stride[0] +
+                                         tap % m.inner[1] * m.inner_stride[1];
+                        float *y = to + tap * m.inner[2] * wide + n;
+                        for (int64_t k = k0; k < k1; k++)
+                            y[k * wide] = x[k * m.inner_stride[2]];
+                    }
+                }
+                at += simd->pack_bytes(SAW_F32, rows, depth);
+            }
+        }
+}
+
+/* The gradient of w in blocks: features of the convolution's output and, where these are few, the
+ * runs that make a patch. */
+typedef struct weight_blocks {
+    phase t, f;
+    int64_t runs, run; /* of a patch; numbers of a run */
+    int64_t high, apart;
+} weight_blocks;
+
+static weight_blocks weight_blocks_of(const conv_attr *a)
+{
+    enum { LARGE = 96, ENOUGH = 4 };
+    weight_blocks b = {.t = phase_of(a, 0, 0), .f = phase_of(a, 1, 0)};
+    b.runs = run_count(a, &b.t, &b.f);
+    b.run = a->kernel[1] * a->in * (b.runs == 1 ? a->kernel[0] : 1);
+    b.high = (a->out + LARGE - 1) / LARGE;
+    b.apart = a->groups * b.high < ENOUGH ? b.runs : 1;
+    return b;
+}
+
+static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, const saw_dims *out)
+{
+    const conv_attr a = convolution(attr);
+    weight_blocks b = weight_blocks_of(&a);
+    (void)n_in, (void)in, (void)out;
+    return a.groups * b.high * b.apart;
+}
+
+/* Memory of a part of the gradient of w. */
+typedef struct weight_memory {
+    const float **ours, **rows;
+    float *zeros, *gathered, *sums;
+    void *outer;
+    size_t bytes;
+} weight_memory;
+
+static weight_memory weight_memory_of(const conv_attr *a, const saw_simd *simd, char *base)
+{
+    weight_blocks b = weight_blocks_of(a);
+    int64_t most = a->out / b.high + 1;
+    size_t sizes[] = {BLOCK * sizeof(float *),
+                      BLOCK * sizeof(float *),
+                      (size_t)depth_of(a) * sizeof(float),
+                      (size_t)(BLOCK * depth_of(a)) * sizeof(float),
+                      (size_t)(most * b.run * (b.runs / b.apart)) * sizeof(float),
+                      simd->outer_bytes(most, b.run)};
+    char *at[6];
+    weight_memory m = {0};
+    for (int i = 0; i < 6; i++) {
+        at[i] = base ? base + m.bytes : NULL;
+        m.bytes += (sizes[i] + 63) / 64 * 64;
+    }
+    m.ours = (const float **)(void *)at[0];
+    m.rows = (const float **)(void *)at[1];
+    m.zeros = (float *)(void *)at[2];
+    m.gathered = (float *)(void *)at[3];
+    m.sums = (float *)(void *)at[4];
+    m.outer = at[5];
+    return m;
+}
+
+static size_t backward_scratch(const saw_call *c)
+{
+    const conv_attr *a = c->attr;
+    const conv_attr back = adjoint(a), forth = convolution(a);
+    if (c->out[0].ndim)
+        return packed_bytes(&back, c->simd) + scratch_of(&back, &c->in[4], &c->out[0]);
+    size_t sums = (size_t)(a->groups * a->out) * sizeof(float);
+    return (c->out[1].ndim ? weight_memory_of(&forth, c->simd, NULL).bytes : 0) +
+           (c->out[2].ndim ? sums : 0);
+}
+
+/* Block i of dw. x and y are what the convolution reads and gives. */
+static void weight_block(const saw_call *c, const conv_attr *a, const saw_tensor *x,
+                         const saw_tensor *y, int64_t i)
+{
+    const weight_blocks b = weight_blocks_of(a);
+    const weight_memory m = weight_memory_of(a, c->simd, c->scratch);
+    int64_t group = i / (b.high * b.apart), block = i / b.apart % b.high, run0 = i % b.apart;
+    int64_t first = a->out * block / b.high, n = a->out * (block + 1) / b.high - first;
+    int64_t runs = b.runs / b.apart, stride = runs * b.run, taps = a->kernel[0] * a->kernel[1];
+    work w = {.a = a, .rows = m.rows, .zeros = m.zeros, .gathered = m.gathered, .group = group};
+    memset(m.zeros, 0, (size_t)depth_of(a) * sizeof *m.zeros);
+    saw_outer o = {
+        .m = n, .n = b.run, .a = m.ours, .b = m.rows, .c_stride = stride, .scratch = m.outer};
+    for (int64_t item = 0; item < y->dims[0]; item++) {
+        w.x = saw_item_of(x, item);
+        w.y = saw_item_of(y, item);
+        int64_t wide = y->dims[2], count = y->dims[1] * wide;
+        for (int64_t at = 0; at < count; at += BLOCK) {
+            o.rows = count - at < BLOCK ? count - at : BLOCK;
+            for (int64_t r = 0; r < o.rows; r++)
+                m.ours[r] = (const float *)w.y.data + (at + r) / wide * y->strides[1] +
+                            (at + r) % wide * y->strides[2] + group * a->out + first;
+            for (int64_t r = 0; r < runs; r++) {
+                find_rows(&w, &b.t, &b.f, 0, wide, at, o.rows, run0 + r, b.runs);
+                o.c = m.sums + r * b.run;
+                c->simd->outer(&o);
+            }
+            o.accumulate = true;
+        }
+    }
+    int64_t width = stride / a->in, tap0 = run0 * a->kernel[1];
+    for (int64_t j = 0; j < n; j++) {
+        float *dw = (float *)c->out[1].data + (group * a->out + first + j) * a->in * taps + tap0;
+        for (int64_t k = 0; k < a->in; k++, dw += taps)
+            for (int64_t tap = 0; tap < width; tap++) {
+                float v = m.sums[j * stride + tap * a->in + k];
+                dw[tap] = saw_adds(c, 1) ? dw[tap] + v : v;
+            }
+    }
+}
+
+static void bias_gradient(const saw_call *c)
+{
+    const float *rows[BLOCK];
+    int64_t n = saw_last(&c->in[4]), count = 0;
+    bool add = saw_adds(c, 2);
+    const saw_tensor *t[] = {&c->in[4]};
+    saw_walk w = saw_walk_start(t[0]->ndim - 1, 1, t);
+    bool more = saw_walk_next(&w);
+    for (int64_t r = 0; more;) {
+        rows[count++] = SAW_ROW(const float, w, 0, r);
+        if (++r == w.rows) {
+            more = saw_walk_next(&w);
+            r = 0;
+        }
+        if (more && count < BLOCK)
+            continue;
+        product_sum_rows(c->simd, rows, count, n, c->scratch, c->out[2].data, add);
+        add = true;
+        count = 0;
+    }
+}
+
+static void cpu_conv_backward(const saw_call *c)
+{
+    const conv_attr *a = c->attr;
+    if (c->out[0].data) {
+        const conv_attr back = adjoint(a);
+        saw_tensor in[] = {c->in[4], c->in[1], {0}};
+        const saw_packed packed = {.data = c->scratch}, *packs[] = {NULL, &packed, NULL};
+        saw_call call = *c;
+        call.attr = &back;
+        call.in = in;
+        call.n_in = 3;
+        call.n_out = 1;
+        call.packed = packs;
+        call.precision = SAW_PRECISION_F32;
+        call.scratch = (char *)c->scratch + packed_bytes(&back, c->simd);
+        if (!by_taps(&back))
+            pack_dense(&back, c->simd, c->in[1].data, c->scratch);
+        cpu_conv(&call);
+        return;
+    }
+    if (c->out[2].data && c->part == 0)
+        bias_gradient(c);
+    if (!c->out[1].data)
+        return;
+    const conv_attr forth = convolution(a);
+    const saw_tensor x = with_bands(&c->in[a->transposed ? 4 : 0]);
+    const saw_tensor y = with_bands(&c->in[a->transposed ? 0 : 4]);
+    int64_t blocks = backward_parts(a, 0, NULL, NULL);
+    for (int64_t i = blocks * c->part / c->parts; i < blocks * (c->part + 1) / c->parts; i++)
+        weight_block(c, &forth, &x, &y, i);
+}
+
 const saw_op saw_op_conv = {
     .name = "conv",
     .attr_bytes = sizeof(conv_attr),
@@ -586,6 +818,9 @@ const saw_op saw_op_conv = {
     .flops = flops,
     .list = list,
     .cpu_forward = cpu_conv,
+    .cpu_backward = cpu_conv_backward,
+    .backward_parts = backward_parts,
+    .backward_scratch = backward_scratch,
     .differentiable = true,
     .tolerance_db = 110,
 };

@@ -107,27 +107,32 @@ static int64_t backward_parts(const void *attr, int n_in, const saw_dims *in, co
     return g.high * g.wide;
 }
 
+/* Of a call for the weights; those of the bias alone have a grid too. */
+static product_grid grid_of(const saw_call *c)
+{
+    return product_grid_of(saw_last(&c->in[4]), c->out[1].ndim ? saw_last(&c->in[0]) : 1,
+                           ENOUGH_BLOCKS);
+}
+
 static size_t backward_scratch(const saw_call *c)
 {
-    int64_t n = saw_last(&c->in[4]), k = saw_last(c->out[0].ndim ? &c->out[0] : &c->in[0]);
-    return c->out[0].ndim   ? product_data_scratch(c->simd, n, k)
-           : c->out[1].ndim ? product_weight_scratch(c->simd, product_grid_of(n, k, ENOUGH_BLOCKS))
-                            : 0;
+    const saw_tensor *dy = &c->in[4], *dx = &c->out[0];
+    return dx->ndim ? product_data_scratch(c->simd, saw_last(dy), saw_last(dx))
+                    : product_weight_scratch(c->simd, grid_of(c));
 }
 
 static void cpu_linear_backward(const saw_call *c)
 {
-    const saw_tensor *x = &c->in[0], *dy = &c->in[4];
-    const saw_tensor *dx = &c->out[0], *dw = &c->out[1], *dbias = &c->out[2];
+    const saw_tensor *dy = &c->in[4], *dx = &c->out[0], *dw = &c->out[1];
     if (dx->data) {
         product_data_gradient(c, c->packed[1], dy, dx);
         return;
     }
-    product_grid g = product_grid_of(saw_last(dy), dw->data ? saw_last(x) : 1, ENOUGH_BLOCKS);
+    product_grid g = grid_of(c);
     int64_t blocks = g.high * g.wide;
-    product_weight_gradient(c, dy, x, g, blocks * c->part / c->parts,
+    product_weight_gradient(c, dy, &c->in[0], g, blocks * c->part / c->parts,
                             blocks * (c->part + 1) / c->parts, dw->data, dw->strides[0],
-                            saw_adds(c, 1), dbias->data, saw_adds(c, 2));
+                            saw_adds(c, 1), c->out[2].data, saw_adds(c, 2));
 }
 
 const saw_op saw_op_linear = {

@@ -114,6 +114,19 @@ static inline size_t product_weight_scratch(const saw_simd *simd, product_grid g
     return simd->outer_bytes(g.n / g.high + 1, g.k / g.wide + 1);
 }
 
+/** sum [n] = the sum of rows, or added to it, by way of a block's own sum in `partial` [n]. */
+static inline void product_sum_rows(const saw_simd *simd, const float *const *rows, int64_t count,
+                                    int64_t n, float *partial, float *sum, bool add)
+{
+    memcpy(partial, rows[0], (size_t)n * sizeof *partial);
+    for (int64_t r = 1; r < count; r++)
+        simd->add(partial, rows[r], partial, n);
+    if (add)
+        simd->add(sum, partial, sum, n);
+    else
+        memcpy(sum, partial, (size_t)n * sizeof *sum);
+}
+
 /** Blocks [first, end) of dw [n, k] = sum of dy^T x over the rows of both, which are their leading
  * axes, and of dbias [n], the sum of the rows of dy; each NULL when not wanted, set or added to. */
 static inline void product_weight_gradient(const saw_call *c, const saw_tensor *dy,
@@ -128,8 +141,6 @@ static inline void product_weight_gradient(const saw_call *c, const saw_tensor *
         float *sum = dbias && column == 0 ? dbias + n0 : NULL;
         if (!dw && !sum)
             continue;
-        if (sum && !add_dbias)
-            memset(sum, 0, (size_t)n * sizeof *sum);
         const float *a[SAW_OUTER_ROWS], *b[SAW_OUTER_ROWS];
         saw_outer block = {.m = n,
                            .n = k,
@@ -141,7 +152,7 @@ static inline void product_weight_gradient(const saw_call *c, const saw_tensor *
                            .scratch = c->scratch};
         const saw_tensor *t[] = {dy, x};
         saw_walk w = saw_walk_start(dy->ndim - 1, 2, t);
-        bool more = saw_walk_next(&w);
+        bool more = saw_walk_next(&w), start = true;
         for (int64_t r = 0; more;) {
             a[block.rows] = SAW_ROW(const float, w, 0, r) + n0;
             b[block.rows++] = dw ? SAW_ROW(const float, w, 1, r) + k0 : NULL;
@@ -153,9 +164,10 @@ static inline void product_weight_gradient(const saw_call *c, const saw_tensor *
                 continue;
             if (dw)
                 c->simd->outer(&block);
-            for (int64_t j = 0; sum && j < block.rows; j++)
-                c->simd->add(sum, a[j], sum, n);
+            if (sum)
+                product_sum_rows(c->simd, a, block.rows, n, c->scratch, sum, add_dbias || !start);
             block.accumulate = true;
+            start = false;
             block.rows = 0;
         }
     }
