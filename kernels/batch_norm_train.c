@@ -188,6 +188,19 @@ static void cpu_forward(const saw_call *c)
         }
 }
 
+static void write_gradient(const float *restrict x, const float *restrict dy,
+                           const float *restrict mean, const float *restrict of_dy,
+                           const float *restrict of_x, const float *restrict constant,
+                           float *restrict dx, int64_t n, bool add)
+{
+    if (add)
+        for (int64_t i = 0; i < n; i++)
+            dx[i] += dy[i] * of_dy[i] + ((x[i] - mean[i]) * of_x[i] + constant[i]);
+    else
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = dy[i] * of_dy[i] + ((x[i] - mean[i]) * of_x[i] + constant[i]);
+}
+
 static void cpu_backward(const saw_call *c)
 {
     const saw_tensor *x = &c->in[X], *dy = &c->in[INPUTS + OUTPUTS + Y], *dx = &c->out[X];
@@ -217,15 +230,10 @@ static void cpu_backward(const saw_call *c)
     const saw_tensor *t[] = {x, dy, dx};
     saw_walk w = saw_walk_start(x->ndim - 1, 3, t);
     while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++) {
-            const float *xr = SAW_ROW(const float, w, 0, r) + first,
-                        *d = SAW_ROW(const float, w, 1, r) + first;
-            float *to = SAW_ROW(float, w, 2, r) + first;
-            for (int64_t i = 0; i < n; i++) {
-                float v = d[i] * of_dy[i] + ((xr[i] - mean[i]) * of_x[i] + constant[i]);
-                to[i] = saw_adds(c, X) ? to[i] + v : v;
-            }
-        }
+        for (int64_t r = 0; r < w.rows; r++)
+            write_gradient(SAW_ROW(const float, w, 0, r) + first,
+                           SAW_ROW(const float, w, 1, r) + first, mean, of_dy, of_x, constant,
+                           SAW_ROW(float, w, 2, r) + first, n, saw_adds(c, X));
 }
 
 const saw_op saw_op_batch_norm_train = {

@@ -99,20 +99,56 @@ static uint32_t axes(const void *attr, int n_in, const saw_dims *in, int operand
     return same;
 }
 
+static bool same_rows(const saw_tensor *a, const saw_tensor *b)
+{
+    for (int i = 0; i < a->ndim - 1; i++)
+        if (a->dims[i] != b->dims[i])
+            return false;
+    return true;
+}
+
+/* The part of the joined value that value j of these dims is. */
+static saw_tensor part_of(const saw_call *c, const saw_tensor *joined, int j,
+                          const saw_tensor *value)
+{
+    saw_tensor v = *joined;
+    v.data = (float *)v.data + ((const concat_attr *)c->attr)->start[j];
+    v.dims[v.ndim - 1] = saw_last(value);
+    return v;
+}
+
+static void move(const saw_call *c, const float *from, float *to, int64_t n, bool add)
+{
+    if (add)
+        c->simd->add(to, from, to, n);
+    else
+        memcpy(to, from, (size_t)n * sizeof *to);
+}
+
+/* Rows of values with the same leading axes. */
+static void move_rows(const saw_call *c, const saw_tensor *from, const saw_tensor *to, bool add)
+{
+    const saw_tensor *t[] = {from, to};
+    saw_walk w = saw_walk_start(from->ndim - 1, 2, t);
+    while (saw_walk_next(&w))
+        for (int64_t r = 0; r < w.rows; r++)
+            move(c, SAW_ROW(const float, w, 0, r), SAW_ROW(float, w, 1, r), saw_last(from), add);
+}
+
 static void cpu_concat(const saw_call *c)
 {
     const saw_tensor *y = &c->out[0];
     for (int j = 0; j < c->n_in; j++) {
         const saw_tensor *x = &c->in[j];
-        int64_t index[SAW_MAX_DIMS] = {0}, first = ((const concat_attr *)c->attr)->start[j];
-        do {
-            float *out = (float *)y->data + row_of(y, y, index) + first;
-            const float *from = (const float *)x->data + row_of(x, y, index);
-            if (saw_adds(c, 0))
-                c->simd->add(out, from, out, saw_last(x));
-            else
-                memcpy(out, from, (size_t)saw_last(x) * sizeof *out);
-        } while (step_index(y, index));
+        saw_tensor to = part_of(c, y, j, x);
+        int64_t index[SAW_MAX_DIMS] = {0};
+        if (same_rows(x, y))
+            move_rows(c, x, &to, saw_adds(c, 0));
+        else
+            do
+                move(c, (const float *)x->data + row_of(x, y, index),
+                     (float *)to.data + row_of(y, y, index), saw_last(x), saw_adds(c, 0));
+            while (step_index(y, index));
     }
 }
 
@@ -127,25 +163,23 @@ static void cpu_concat_backward(const saw_call *c)
     const saw_tensor *dy = &c->in[c->n_in - 1];
     for (int j = 0; j < c->n_out; j++) {
         const saw_tensor *dx = &c->out[j];
-        int64_t index[SAW_MAX_DIMS] = {0}, first = ((const concat_attr *)c->attr)->start[j];
-        bool add = saw_adds(c, j);
+        saw_tensor from = part_of(c, dy, j, dx);
+        int64_t index[SAW_MAX_DIMS] = {0};
         if (!dx->data)
             continue;
-        if (!add && saw_tensor_count(dx) / saw_last(dx) != saw_tensor_count(dy) / saw_last(dy)) {
+        if (same_rows(dx, dy)) {
+            move_rows(c, &from, dx, saw_adds(c, j));
+            continue;
+        }
+        if (!saw_adds(c, j))
             do /* a row is a sum */
                 memset((float *)dx->data + row_of(dx, dx, index), 0,
                        (size_t)saw_last(dx) * sizeof(float));
             while (step_index(dx, index));
-            add = true;
-        }
-        do {
-            const float *from = (const float *)dy->data + row_of(dy, dy, index) + first;
-            float *to = (float *)dx->data + row_of(dx, dy, index);
-            if (add)
-                c->simd->add(to, from, to, saw_last(dx));
-            else
-                memcpy(to, from, (size_t)saw_last(dx) * sizeof *to);
-        } while (step_index(dy, index));
+        do
+            move(c, (const float *)from.data + row_of(dy, dy, index),
+                 (float *)dx->data + row_of(dx, dy, index), saw_last(dx), true);
+        while (step_index(dy, index));
     }
 }
 

@@ -20,12 +20,12 @@ enum { PIECE = 512, WORDS = 4 };
 static inline void draw(const saw_call *c, int64_t first, int64_t n, bool *stays)
 {
     const uint32_t limit = (uint32_t)(((const dropout_attr *)c->attr)->rate * 4294967296.0);
-    uint32_t word[WORDS];
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t at = (uint64_t)(first + i);
-        if (i == 0 || at % WORDS == 0)
-            saw_philox(c->seed, (uint64_t)c->entry, at / WORDS, word);
-        stays[i] = word[at % WORDS] >= limit;
+    for (int64_t i = -(first % WORDS); i < n; i += WORDS) {
+        uint32_t word[WORDS];
+        saw_philox(c->seed, (uint64_t)c->entry, (uint64_t)(first + i) / WORDS, word);
+        for (int k = 0; k < WORDS; k++)
+            if (i + k >= 0 && i + k < n)
+                stays[i + k] = word[k] >= limit;
     }
 }
 
@@ -50,7 +50,7 @@ static void drop(const saw_call *c, const saw_tensor *from)
     while (saw_walk_next(&w))
         for (int64_t r = 0; r < w.rows; r++, row++)
             for (int64_t i = 0; i < saw_last(from); i++) {
-                bool stays;
+                bool stays = false;
                 draw(c, number_of(c, from, row) + i, 1, &stays);
                 put(SAW_ROW(real, w, 1, r) + i * saw_last_stride(to), saw_adds(c, 0),
                     stays ? scale * (double)SAW_ROW(real, w, 0, r)[i * saw_last_stride(from)] : 0);

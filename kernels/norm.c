@@ -369,11 +369,14 @@ static void cpu_norm(const saw_call *c)
                 sums[0] += sums[j];
                 squares[0] += squares[j];
             }
-            for (int64_t j = 0; j < d; j++) {
-                double m = sums[joined ? 0 : j] / count,
-                       var = squares[joined ? 0 : j] / count - m * m;
+            for (int64_t j = 0; j < (joined ? 1 : d); j++) {
+                double m = sums[j] / count, var = squares[j] / count - m * m;
                 mean[j] = (float)m;
                 rate[j] = (float)(1 / sqrt((var > 0 ? var : 0) + a->form.eps));
+            }
+            for (int64_t j = 1; joined && j < d; j++) {
+                mean[j] = mean[0];
+                rate[j] = rate[0];
             }
             do {
                 int64_t at = p.origin + offset_of(last, p.affine, index);
@@ -421,14 +424,19 @@ static void set_slopes(const slopes *s, double *const *sum, int64_t d, bool join
     for (int j = 1; joined && j < LANES; j++)
         for (int k = 0; k < SUMS; k++)
             sum[k][0] += sum[k][j];
-    for (int64_t i = 0; i < d; i++) {
-        int64_t j = joined ? 0 : i;
-        double mean = sum[SUM_X][j] / count, var = sum[SUM_XX][j] / count - mean * mean;
+    for (int64_t i = 0; i < (joined ? 1 : d); i++) {
+        double mean = sum[SUM_X][i] / count, var = sum[SUM_XX][i] / count - mean * mean;
         double rate = 1 / sqrt((var > 0 ? var : 0) + eps);
         s->mean[i] = (float)mean;
         s->rate[i] = (float)rate;
-        s->shift[i] = (float)(sum[SUM_G][j] / count);
-        s->pull[i] = (float)((sum[SUM_GX][j] - mean * sum[SUM_G][j]) * rate * rate / count);
+        s->shift[i] = (float)(sum[SUM_G][i] / count);
+        s->pull[i] = (float)((sum[SUM_GX][i] - mean * sum[SUM_G][i]) * rate * rate / count);
+    }
+    for (int64_t i = 1; joined && i < d; i++) {
+        s->mean[i] = s->mean[0];
+        s->rate[i] = s->rate[0];
+        s->shift[i] = s->shift[0];
+        s->pull[i] = s->pull[0];
     }
 }
 
@@ -463,6 +471,36 @@ static void put_sums(float *to, const double *sum, int64_t n, bool add)
 {
     for (int64_t i = 0; to && i < n; i++)
         to[i] = (add ? to[i] : 0) + (float)sum[i];
+}
+
+static void write_gradient(const float *restrict x, const float *restrict g, const slopes *s,
+                           float *restrict dx, int64_t d, bool add)
+{
+    const float *restrict mean = s->mean, *restrict rate = s->rate, *restrict shift = s->shift,
+                          *restrict pull = s->pull;
+    if (add)
+        for (int64_t k = 0; k < d; k++)
+            dx[k] += rate[k] * (g[k] - shift[k] - (x[k] - mean[k]) * pull[k]);
+    else
+        for (int64_t k = 0; k < d; k++)
+            dx[k] = rate[k] * (g[k] - shift[k] - (x[k] - mean[k]) * pull[k]);
+}
+
+/* The sums of dy h and of dy, element i at i * step; h is made in a row aside. */
+static void add_weight_sums(const saw_call *c, const float *restrict x, const float *dy,
+                            const slopes *s, int64_t d, int64_t step, float *restrict h,
+                            double *sum_w, double *sum_b)
+{
+    const float *restrict mean = s->mean, *restrict rate = s->rate;
+    for (int64_t k = 0; k < d; k++)
+        h[k] = (x[k] - mean[k]) * rate[k];
+    if (step == 1)
+        c->simd->column_sums(h, d, dy, d, 1, d, sum_b, sum_w);
+    else
+        for (int64_t k = 0; k < d; k++) {
+            sum_w[k * step] += (double)dy[k] * (double)h[k];
+            sum_b[k * step] += (double)dy[k];
+        }
 }
 
 static void cpu_norm_backward(const saw_call *c)
@@ -511,19 +549,12 @@ static void cpu_norm_backward(const saw_call *c)
                 const float *xr = (const float *)x.data + offset_of(last, x.strides, index);
                 const float *dr = (const float *)dy.data + offset_of(last, dy.strides, index);
                 int64_t at = p.origin + offset_of(last, p.affine, index);
-                if (dx.data) {
-                    const float *gr = weighted(c, dr, w ? w + at : NULL, step, d, g);
-                    float *to = (float *)dx.data + offset_of(last, dx.strides, index);
-                    for (int64_t k = 0; k < d; k++) {
-                        float v =
-                            s.rate[k] * (gr[k] - s.shift[k] - (xr[k] - s.mean[k]) * s.pull[k]);
-                        to[k] = saw_adds(c, 0) ? to[k] + v : v;
-                    }
-                }
-                for (int64_t k = 0; (dw || db) && k < d; k++) {
-                    sum_w[at + k * step] += (double)dr[k] * ((xr[k] - s.mean[k]) * s.rate[k]);
-                    sum_b[at + k * step] += (double)dr[k];
-                }
+                if (dx.data)
+                    write_gradient(xr, weighted(c, dr, w ? w + at : NULL, step, d, g), &s,
+                                   (float *)dx.data + offset_of(last, dx.strides, index), d,
+                                   saw_adds(c, 0));
+                if (dw || db)
+                    add_weight_sums(c, xr, dr, &s, d, step, g, sum_w + at, sum_b + at);
             } while (step_index(&x, over, index));
         } while (step_index(&x, apart, index));
         put_sums(dw, sum_w, weights, saw_adds(c, 1 + set));

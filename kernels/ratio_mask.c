@@ -108,19 +108,48 @@ static void list(const void *attr, saw_buffer *out)
     saw_buffer_printf(out, " of %d power %g", a->which, a->power);
 }
 
+/* Rows: of the axes from `lead` on, which follow each other in memory in all values. */
+typedef struct rows {
+    int lead;
+    int64_t n; /* elements of one */
+} rows;
+
+static void join_axes(const saw_tensor *t, rows *r)
+{
+    int64_t n = saw_last(t);
+    int lead = t->ndim - 1;
+    while (t->data && lead > r->lead && t->strides[lead - 1] == n)
+        n *= t->dims[--lead];
+    if (t->data && lead > r->lead)
+        r->lead = lead;
+}
+
+static rows rows_of(const saw_call *c, int estimates, const saw_tensor *shape)
+{
+    rows r = {.n = 1};
+    join_axes(shape, &r);
+    for (int j = 0; j < estimates; j++)
+        join_axes(&c->in[j], &r);
+    for (int j = 0; j < c->n_out; j++)
+        join_axes(&c->out[j], &r);
+    for (int d = r.lead; d < shape->ndim; d++)
+        r.n *= shape->dims[d];
+    return r;
+}
+
 /* Row `index` of a tensor, from element `first` of it. */
-static float *row_at(const saw_tensor *t, const int64_t *index, int64_t first)
+static float *row_at(const saw_tensor *t, const rows *r, const int64_t *index, int64_t first)
 {
     float *p = (float *)t->data + first;
-    for (int d = 0; d < t->ndim - 1; d++)
+    for (int d = 0; d < r->lead; d++)
         p += index[d] * t->strides[d];
     return p;
 }
 
 /* To the next row; false after the last. */
-static bool next_row(const saw_tensor *t, int64_t *index)
+static bool next_row(const saw_tensor *t, const rows *r, int64_t *index)
 {
-    for (int d = t->ndim - 1; d-- > 0;) {
+    for (int d = r->lead; d-- > 0;) {
         if (++index[d] < t->dims[d])
             return true;
         index[d] = 0;
@@ -140,8 +169,8 @@ static void raise(const float *x, double power, float *y, int64_t n)
 }
 
 /* The shares of a piece of a row, and the sums that they are shares of. */
-static void shares(const saw_call *c, int estimates, const int64_t *index, int64_t first, int64_t n,
-                   float *share, float *sum)
+static void shares(const saw_call *c, int estimates, const rows *r, const int64_t *index,
+                   int64_t first, int64_t n, float *share, float *sum)
 {
     const ratio_mask_attr *a = c->attr;
     float part[PIECE];
@@ -149,7 +178,7 @@ static void shares(const saw_call *c, int estimates, const int64_t *index, int64
         sum[i] = (float)a->eps;
     for (int j = 0; j < estimates; j++) {
         float *power = j == a->which ? share : part;
-        raise(row_at(&c->in[j], index, first), a->power, power, n);
+        raise(row_at(&c->in[j], r, index, first), a->power, power, n);
         c->simd->add(sum, power, sum, n);
     }
     for (int64_t i = 0; i < n; i++)
@@ -159,37 +188,39 @@ static void shares(const saw_call *c, int estimates, const int64_t *index, int64
 static void cpu_ratio_mask(const saw_call *c)
 {
     const saw_tensor *y = &c->out[0];
+    const rows r = rows_of(c, c->n_in, y);
     int64_t index[SAW_MAX_DIMS] = {0};
     float sum[PIECE], share[PIECE];
     do
-        for (int64_t first = 0; first < saw_last(y); first += PIECE) {
-            int64_t n = saw_last(y) - first < PIECE ? saw_last(y) - first : PIECE;
-            float *to = row_at(y, index, first);
-            shares(c, c->n_in, index, first, n, share, sum);
+        for (int64_t first = 0; first < r.n; first += PIECE) {
+            int64_t n = r.n - first < PIECE ? r.n - first : PIECE;
+            float *to = row_at(y, &r, index, first);
+            shares(c, c->n_in, &r, index, first, n, share, sum);
             for (int64_t i = 0; i < n; i++)
                 to[i] = saw_adds(c, 0) ? to[i] + share[i] : share[i];
         }
-    while (next_row(y, index));
+    while (next_row(y, &r, index));
 }
 
 static void cpu_ratio_mask_backward(const saw_call *c)
 {
     const ratio_mask_attr *a = c->attr;
     const saw_tensor *dy = &c->in[c->n_out + 1];
+    const rows r = rows_of(c, c->n_out, dy);
     int64_t index[SAW_MAX_DIMS] = {0};
     float sum[PIECE], share[PIECE], slope[PIECE];
     do
-        for (int64_t first = 0; first < saw_last(dy); first += PIECE) {
-            int64_t n = saw_last(dy) - first < PIECE ? saw_last(dy) - first : PIECE;
-            const float *d = row_at(dy, index, first);
-            shares(c, c->n_out, index, first, n, share, sum);
+        for (int64_t first = 0; first < r.n; first += PIECE) {
+            int64_t n = r.n - first < PIECE ? r.n - first : PIECE;
+            const float *d = row_at(dy, &r, index, first);
+            shares(c, c->n_out, &r, index, first, n, share, sum);
             for (int64_t i = 0; i < n; i++)
                 sum[i] = (float)a->power * d[i] / sum[i];
             for (int j = 0; j < c->n_out; j++) {
                 if (!c->out[j].data)
                     continue;
-                const float *e = row_at(&c->in[j], index, first), own = j == a->which;
-                float *to = row_at(&c->out[j], index, first);
+                const float *e = row_at(&c->in[j], &r, index, first), own = j == a->which;
+                float *to = row_at(&c->out[j], &r, index, first);
                 if (a->power != 2)
                     raise(e, a->power - 1, slope, n);
                 for (int64_t i = 0; i < n; i++) {
@@ -198,7 +229,7 @@ static void cpu_ratio_mask_backward(const saw_call *c)
                 }
             }
         }
-    while (next_row(dy, index));
+    while (next_row(dy, &r, index));
 }
 
 const saw_op saw_op_ratio_mask = {
