@@ -59,6 +59,7 @@ const saw_op saw_op_scale = {
     .keep = keep,
     .list = list,
     .in_place = true,
+    .backward_in_place = true,
     .differentiable = true,
     .tolerance_db = 130,
 };

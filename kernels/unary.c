@@ -181,6 +181,7 @@ static void map_gradient(const saw_call *c, saw_map_gradient *f)
         .cpu_forward = cpu_##fn,                                                                   \
         .cpu_backward = cpu_##fn##_backward,                                                       \
         .in_place = true,                                                                          \
+        .backward_in_place = true,                                                                 \
         .differentiable = true,                                                                    \
         .tolerance_db = 120,                                                                       \
     };                                                                                             \

@@ -86,7 +86,10 @@ typedef struct saw_separator_options {
     const char *const *settings; /* "key.path=value" that go before the configuration; NULL: none */
     int n_settings;
     saw_precision precision;
-    const char *device; /* "cpu", NULL: the best there is */
+    const char *device;  /* "cpu", NULL: the best there is */
+    const char *adapter; /* folder (or safetensors file) of an adapter for this model, in the format
+                            of `peft`; merged when weights are loaded. NULL: none */
+    double adapter_strength; /* share of its change; 0: all of it */
 } saw_separator_options;
 
 /** What a model says about itself. Strings borrow from the separator. */

@@ -4,7 +4,9 @@
 #include "run/separator.h"
 
 #include "kernels/simd/simd.h"
+#include "nn/adapter.h"
 #include "run/model_file.h"
+#include "run/peft_file.h"
 #include "run/stitch.h"
 
 #include <stdlib.h>
@@ -15,6 +17,7 @@ struct saw_separator {
     char *path, *config_path;
     saw_checkpoint *checkpoint;
     saw_model_spec spec;
+    saw_peft *adapter;
     saw_precision precision;
     saw_weights *weights;
     saw_separator_info info;
@@ -70,6 +73,8 @@ static saw_graph *record_model(const saw_separator *s, int64_t batch, int64_t sa
     memcpy(options, s->spec.options, bytes);
     ((saw_model_common *)options)->inner_frames = inner_frames;
     const saw_model_common *c = saw_model_common_of(&s->spec);
+    if (s->adapter)
+        nn_adapt(g, saw_peft_adapters(s->adapter));
     s->spec.model->record(g, options, saw_input(g, "mix", SAW_DIMS(batch, c->channels, samples)));
     saw_free(s->ctx, options);
     return g;
@@ -85,6 +90,15 @@ static void append_name(saw_buffer *text, int *count, const char *name, const in
     saw_buffer_printf(text, "]");
 }
 
+static bool is_adapters(const saw_graph *g, saw_val v)
+{
+    for (const nn_adapted *a = nn_adapted_first(g); a; a = a->next)
+        for (int i = 0; i < a->tensors; i++)
+            if (a->tensor[i] == v)
+                return true;
+    return false;
+}
+
 /* Missing, misshapen and surplus tensors in one sentence. */
 static saw_status check_names(saw_separator *s, const saw_graph *g)
 {
@@ -93,7 +107,7 @@ static saw_status check_names(saw_separator *s, const saw_graph *g)
     s->info.parameters = 0;
     for (saw_val v = 1; v < saw_graph_values(g); v++) {
         const saw_value *x = saw_graph_value(g, v);
-        if (x->kind != SAW_VALUE_PARAM)
+        if (x->kind != SAW_VALUE_PARAM || (s->adapter && is_adapters(g, v)))
             continue;
         s->info.parameters += saw_dims_count(&x->dims);
         const saw_ckpt_tensor *t = saw_checkpoint_find(s->checkpoint, x->name);
@@ -133,6 +147,24 @@ static saw_status check_names(saw_separator *s, const saw_graph *g)
     saw_buffer_free(&missing);
     saw_buffer_free(&wrong);
     saw_buffer_free(&surplus);
+    return status;
+}
+
+static saw_status open_adapter(saw_separator *s, const saw_separator_options *o)
+{
+    char fingerprint[17];
+    saw_status status = saw_peft_open(s->ctx, o->adapter, &s->adapter);
+    const char *wanted = status ? NULL : saw_peft_fingerprint(s->adapter);
+    if (wanted)
+        status = saw_model_fingerprint(s->checkpoint, fingerprint);
+    if (wanted && !status && strcmp(wanted, fingerprint)) {
+        const char *base = saw_peft_base(s->adapter);
+        return saw_fail(s->ctx, SAW_ERR_ARGUMENT,
+                        "%s is an adapter for another model%s%s, not for %s", o->adapter,
+                        base ? ", " : "", base ? base : "", s->path);
+    }
+    if (!status)
+        saw_peft_set(s->adapter, false, o->adapter_strength > 0 ? o->adapter_strength : 1);
     return status;
 }
 
@@ -197,20 +229,24 @@ saw_status saw_separator_open(saw_context *ctx, const char *path,
             status = saw_fail_in(ctx, status, s->config_path ? s->config_path : path);
     }
     saw_config_free(config);
+    if (!status && o.adapter)
+        status = open_adapter(s, &o);
+    saw_graph *g = NULL;
     if (!status) {
         const saw_model_common *c = saw_model_common_of(&s->spec);
-        saw_graph *g =
-            record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples, false);
+        g = record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples, false);
         status = g ? saw_graph_status(g) : SAW_ERR_MEMORY;
-        if (!status)
-            status = check_names(s, g);
-        saw_graph_close(g);
     }
+    if (!status)
+        status = check_names(s, g);
     if (!status)
         status = saw_weights_open(
             ctx,
             &(saw_weight_source){.dims = source_dims, .read = source_read, .user = s->checkpoint},
             &s->weights);
+    if (!status && s->adapter)
+        status = saw_peft_bind(s->adapter, g, s->weights, s->path);
+    saw_graph_close(g);
     if (status) {
         saw_separator_close(s);
         return status;
@@ -225,6 +261,7 @@ void saw_separator_close(saw_separator *s)
     if (!s)
         return;
     saw_weights_close(s->weights);
+    saw_peft_close(s->adapter);
     saw_model_spec_close(s->ctx, &s->spec);
     saw_checkpoint_close(s->checkpoint);
     saw_free(s->ctx, s->config_path);

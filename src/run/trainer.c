@@ -6,6 +6,7 @@
 #include "nn/nn.h"
 #include "nn/optim.h"
 #include "run/model_file.h"
+#include "run/peft_file.h"
 #include "run/report.h"
 #include "run/run_folder.h"
 #include "run/separator.h"
@@ -27,6 +28,7 @@ struct saw_trainer {
     saw_recipe *recipe;
     saw_separator *base;
     saw_adapters *adapters; /* what of the model trains, and how */
+    char fingerprint[17];   /* of the base */
     saw_weights *weights;   /* the base's, and what an adapter starts from */
     saw_dataset *data, *replay, *general;
     saw_sampler *sampler, *replay_sampler;
@@ -588,24 +590,62 @@ static saw_status save_whole(saw_trainer *t, const char *path)
     return status;
 }
 
-/* Write the present weights into a folder of the run. */
+static saw_status read_trained(void *user, const char *name, const saw_dims *dims, float *out)
+{
+    saw_trainer *t = user;
+    const float *params = saw_run_params(t->run).data;
+    for (int i = 0; i < t->n_ranges; i++)
+        if (!strcmp(t->ranges[i].name, name)) {
+            memcpy(out, params + t->ranges[i].first, (size_t)t->ranges[i].count * sizeof *out);
+            return SAW_OK;
+        }
+    return saw_weights_read(t->weights, name, dims, out);
+}
+
+static bool has_adapter(const saw_trainer *t)
+{
+    return nn_adapted_first(saw_program_graph(t->program)) != NULL;
+}
+
+/* Write the present weights into a folder of the run: an adapter, or the whole model. */
 static saw_status save_model(saw_trainer *t, const char *folder)
 {
     char name[64];
-    snprintf(name, sizeof name, "%s/model.safetensors", folder);
-    const char *path = saw_run_folder_file(t->folder, name);
-    return path ? save_whole(t, path) : SAW_ERR_IO;
+    if (!has_adapter(t)) {
+        snprintf(name, sizeof name, "%s/model.safetensors", folder);
+        const char *path = saw_run_folder_file(t->folder, name);
+        return path ? save_whole(t, path) : SAW_ERR_IO;
+    }
+    const char *path = saw_run_folder_file(t->folder, folder);
+    return path ? saw_peft_write(t->ctx, path,
+                                 &(saw_peft_save){.graph = saw_program_graph(t->program),
+                                                  .base = t->recipe->model,
+                                                  .fingerprint = t->fingerprint,
+                                                  .read = read_trained,
+                                                  .user = t})
+                : SAW_ERR_IO;
 }
 
 /* Open what save_model wrote, as `bandsaw separate` would. */
 static saw_status open_saved(saw_trainer *t, const char *folder, saw_separator **out)
 {
+    const saw_recipe *r = t->recipe;
     char name[64];
-    snprintf(name, sizeof name, "%s/model.safetensors", folder);
+    bool adapter = has_adapter(t);
+    snprintf(name, sizeof name, "%s%s", folder, adapter ? "" : "/model.safetensors");
     const char *path = saw_run_folder_file(t->folder, name);
-    return path ? saw_separator_open(t->ctx, path,
-                                     &(saw_separator_options){.precision = SAW_PRECISION_F32}, out)
-                : SAW_ERR_IO;
+    if (!path)
+        return SAW_ERR_IO;
+    if (!adapter)
+        return saw_separator_open(t->ctx, path,
+                                  &(saw_separator_options){.precision = SAW_PRECISION_F32}, out);
+    return saw_separator_open(t->ctx, r->model,
+                              &(saw_separator_options){.config = r->config,
+                                                       .settings = r->settings.items,
+                                                       .n_settings = r->settings.count,
+                                                       .precision = SAW_PRECISION_F32,
+                                                       .adapter = path},
+                              out);
 }
 
 /* ---- progress -------------------------------------------------------------------------------- */
@@ -872,6 +912,8 @@ static saw_status start_run(saw_trainer *t)
     if (!status && (!t->target || !t->scores))
         status = SAW_ERR_MEMORY;
     saw_weight_source source = saw_separator_source(t->base);
+    if (!status)
+        status = saw_model_fingerprint(source.user, t->fingerprint);
     if (!status)
         status = saw_weights_open(t->ctx, &source, &t->weights);
     if (!status)
