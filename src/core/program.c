@@ -575,9 +575,9 @@ static int64_t entry_parts(const saw_program *p, int i)
     const planned_entry *pe = &p->entries[i];
     const saw_op *op = pe->e->op;
     int64_t (*parts)(const void *, int, const saw_dims *, const saw_dims *) =
-        !pe->e->backward ? op->parts
-        : pe->axes       ? NULL
-                         : op->backward_parts;
+        !pe->e->backward            ? op->parts
+        : pe->axes || pe->reference ? NULL /* reference kernels know no parts */
+                                    : op->backward_parts;
     return parts ? parts(pe->e->attr, pe->n_in, pe->in_dims, pe->in_dims + pe->n_in) : 0;
 }
 
