@@ -19,7 +19,7 @@ enum {
     SHOWN = 2 /* channels that are added up; others count for their own file only */
 };
 static const double silent_db = -70, not_sum_db = -30, dc_limit = 0.005, length_s = 0.05;
-static const double quiet_db = -75, below_db = -10, bleed_correlation = 0.95, bleed_share = 0.05;
+static const double quiet_db = -75, below_db = -10, bleed_correlation = 0.9, bleed_share = 0.05;
 static const double duplicate_errors = 0.1;
 static const float full_scale = 0.999f;
 
@@ -161,8 +161,8 @@ static void measure_channel(track *t, int channel, const float *x, int rate_hz)
     t->sum[channel] += sum;
 }
 
-/* Means of the channels, and of the samples around each moment of the low band: on the same grid
- * whatever the rate. */
+/* Means of the channels and of the samples between two points of a grid that is the same for every
+ * rate; smoothed (by binomial weights), so that a delay between two points still correlates. */
 static void fill_low(track *t, int channels, int rate_hz)
 {
     float last = 0;
@@ -177,6 +177,9 @@ static void fill_low(track *t, int channels, int rate_hz)
             last = (float)(sum / (double)((end - from) * channels));
         t->low[k] = from < t->got ? last : 0;
     }
+    for (int pass = 0; pass < 4; pass++)
+        for (int k = 0; k + 1 < LOW_HZ; k++)
+            t->low[k] = 0.5f * (t->low[k] + t->low[k + 1]);
 }
 
 static double energy_of(const float *x, int n)

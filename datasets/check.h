@@ -22,7 +22,7 @@
  * 1. It is a fault when that is so with one gain and delay in a twentieth of the moments in which b
  * sounds. A stem that never rests hides its bleed.
  *
- * Duplicates: 64 signs a quarter of a second, of the signal below 2.7 kHz; equal audio agrees in
+ * Duplicates: 64 signs a quarter of a second, of the signal below 2 kHz; equal audio agrees in
  * nearly all of them (or, with the polarity turned, in nearly none), any other in half.
  */
 #ifndef SAW_CHECK_H
