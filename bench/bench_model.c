@@ -7,14 +7,15 @@
  *
  * The model is BS-RoFormer 384 x 6 on 8 s of stereo (74.5 M parameters, 2.95 TFLOP). FOLDER holds
  * output_samples.npz of the same case. With --train: whole training steps (forward, backward,
- * AdamW) on 4 s, of all parameters or of LoRA r 8 on every linear layer of the transformers.
+ * AdamW; waveform L1 and multi-resolution STFT) on 4 s, of all parameters or of LoRA r 8 on every
+ * linear layer of the transformers.
  */
 #include "core/program.h"
 #include "kernels/ops.h"
 #include "kernels/simd/simd.h"
-#include "models/adapters/lora.h"
 #include "models/model.h"
 #include "nn/adapter.h"
+#include "nn/loss.h"
 #include "nn/optim.h"
 #include "support/formula.h"
 #include "support/npy.h"
@@ -95,10 +96,12 @@ static double golden_error(saw_tensor y, const char *folder)
 /* Loss and backward behind the model; what of it trains. */
 static void record_training(saw_graph *g, bool lora, int64_t samples)
 {
+    nn_loss_term terms[NN_LOSS_TERMS];
+    int n;
     saw_val y = saw_graph_find(g, "stem0"),
             target = saw_input(g, "target", SAW_DIMS(1, 2, samples));
-    saw_val loss = saw_l1_loss(g, y, target, 1);
-    saw_output(g, "loss", loss);
+    nn_loss_parse(saw_graph_context(g), "l1 + mrstft", terms, &n);
+    saw_val loss = nn_loss(g, terms, n, 1, &y, target);
     saw_graph_train(g, lora ? "*.lora_?.weight" : "*");
     saw_graph_differentiate(g, loss);
 }
@@ -147,11 +150,11 @@ int main(int argc, char **argv)
     if (saw_config_parse_json(ctx, "bench", config_text, strlen(config_text), &config) ||
         saw_model_configure(ctx, config, NULL, &spec) || saw_graph_open(ctx, &g))
         return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
-    static const saw_lora_options low_rank = {.rank = 8, .scale = 1};
-    const saw_adapted row = {"layers.*", saw_adapter_named("lora"), &low_rank, true};
-    const saw_adapters adapters = {1, &row};
+    saw_adapters *adapters = NULL;
+    if (lora && saw_adapters_parse(ctx, "layers.* lora rank=8 alpha=8", &adapters))
+        return fprintf(stderr, "%s\n", saw_context_error(ctx)), 1;
     if (lora)
-        nn_adapt(g, &adapters);
+        nn_adapt(g, adapters);
     saw_graph_checkpoint(g, checkpoint);
     spec.model->record(g, spec.options, saw_input(g, "mix", SAW_DIMS(1, 2, samples)));
     if (train)
@@ -223,6 +226,7 @@ int main(int argc, char **argv)
         printf("against the golden samples: %.1f dB\n",
                golden_error(saw_run_named(run, "stem0"), golden));
     nn_optim_close(optim);
+    saw_adapters_free(ctx, adapters);
     saw_run_close(run);
     saw_weights_close(w);
     saw_program_close(p);
