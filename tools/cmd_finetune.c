@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include "models/adapters/methods.h"
 #include "run/report.h"
 #include "run/run_folder.h"
 #include "run/trainer.h"
@@ -108,39 +109,61 @@ static void print_markdown_cell(const char *text)
             putchar(*text);
 }
 
-/* Every key, as a table in Markdown. */
+static void print_row(const char *const *cells, int n)
+{
+    putchar('|');
+    for (int i = 0; i < n; i++) {
+        putchar(' ');
+        print_markdown_cell(cells[i]);
+        printf(cells[i][0] ? " |" : "|");
+    }
+    putchar('\n');
+}
+
+static void print_head(const char *const *cells, int n)
+{
+    print_row(cells, n);
+    for (int i = 0; i < n; i++)
+        printf("|---");
+    printf("|\n");
+}
+
+/* Keys, presets and methods, as tables in Markdown. */
 static void print_recipe_help(void)
 {
-    const char *section = "";
+    static const char *const key_head[] = {"key", "flag", "value", "default", "what it is"},
+                             *const preset_head[] = {"preset", "what it is for", "values"},
+                             *const method_head[] = {"method", "what it is", "rows"};
     const saw_recipe_key *key;
-    printf("| key | flag | value | default |");
-    for (int p = 0; saw_recipe_preset_name(p); p++)
-        printf(" %s |", saw_recipe_preset_name(p));
-    printf(" what it is |\n| --- | --- | --- | --- |");
-    for (int p = 0; saw_recipe_preset_name(p); p++)
-        printf(" --- |");
-    printf(" --- |\n");
+    const saw_method *m;
+    char name[64], flag_name[64];
+    print_head(key_head, 5);
     for (int i = 0; (key = saw_recipe_key_at(i)); i++) {
-        if (strcmp(section, key->section)) {
-            section = key->section;
-            printf("| **%s** | | | |", section);
-            for (int p = 0; saw_recipe_preset_name(p); p++)
-                printf(" |");
-            printf(" |\n");
-        }
-        printf("| `%s` | %s%s%s | ", key->name, key->flag ? "`--" : "", key->flag ? key->flag : "",
-               key->flag ? "`" : "");
-        print_markdown_cell(key->value);
-        printf(" | ");
-        print_markdown_cell(key->fallback ? key->fallback : "");
-        printf(" |");
-        for (int p = 0; saw_recipe_preset_name(p); p++) {
+        snprintf(name, sizeof name, "`%s.%s`", key->section, key->name);
+        snprintf(flag_name, sizeof flag_name, key->flag ? "`--%s`" : "%s",
+                 key->flag ? key->flag : "");
+        print_row((const char *[]){name, flag_name, key->value, key->fallback ? key->fallback : "",
+                                   key->help},
+                  5);
+    }
+    putchar('\n');
+    print_head(preset_head, 3);
+    for (int p = 0; saw_recipe_preset_name(p); p++) {
+        printf("| `%s` | %s |", saw_recipe_preset_name(p), saw_recipe_preset_help(p));
+        for (int i = 0, n = 0; (key = saw_recipe_key_at(i)); i++) {
             const char *value = saw_recipe_preset_value(p, key->name);
-            printf(" %s |", value ? value : "");
+            if (value)
+                printf("%s %s %s", n++ ? "," : "", key->name, value);
         }
-        printf(" ");
-        print_markdown_cell(key->help);
         printf(" |\n");
+    }
+    putchar('\n');
+    print_head(method_head, 3);
+    for (int i = 0; (m = saw_method_at(i)); i++) {
+        char rows[256];
+        snprintf(name, sizeof name, "`%s`", m->name);
+        snprintf(rows, sizeof rows, "`%s`", m->rows);
+        print_row((const char *[]){name, m->help, rows}, 3);
     }
 }
 
@@ -415,7 +438,10 @@ static void print_end(const teller *t, saw_status status)
         fprintf(stderr, "stopped after step %lld and saved; go on with: bandsaw %s --resume %s\n",
                 (long long)p->step, t->name, r->output);
     } else {
-        if (isfinite(p->best_sdr_db))
+        if (p->best_sdr_db <= p->base_sdr_db)
+            printf("no step was better than what it began with: SDR %.2f dB, now %.2f dB at best\n",
+                   p->base_sdr_db, p->best_sdr_db);
+        else if (isfinite(p->best_sdr_db))
             printf("SDR %.2f dB, before it was %.2f dB\n", p->best_sdr_db, p->base_sdr_db);
         printf("look at %s/report.html\n", r->output);
     }

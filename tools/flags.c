@@ -81,7 +81,9 @@ static bool add_text(texts *t, const char *text)
 
 static bool has_word(const char *words, const char *text)
 {
-    size_t n = strlen(text);
+    size_t n = strcspn(text, "|");
+    if (text[n])
+        return false;
     for (const char *p = words; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
         if (n && strncmp(p, text, n) == 0 && (p[n] == '|' || p[n] == 0))
             return true;

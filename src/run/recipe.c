@@ -193,7 +193,9 @@ static saw_status set_list(saw_recipe *r, const char *source, const saw_recipe_k
 
 static bool has_word(const char *words, const char *word)
 {
-    size_t n = strlen(word);
+    size_t n = strcspn(word, "|");
+    if (word[n])
+        return false;
     for (const char *p = words; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
         if (n && !strncmp(p, word, n) && (p[n] == '|' || !p[n]))
             return true;
@@ -366,13 +368,14 @@ static saw_status load_entry(saw_recipe *r, const char *path, const char *sectio
     return key ? load_value(r, source, key, node) : unknown_key(r->pool.ctx, source, full);
 }
 
-/* A map whose name is a section's. */
+/* A map, or nothing, whose name is a section's. */
 static bool is_section(const char *name, const saw_config *node)
 {
     bool known = false;
     for (int i = 0; i < N_KEYS; i++)
         known = known || !strcmp(KEYS[i].section, name);
-    return known && saw_config_kind_of(node) == SAW_CONFIG_MAP;
+    saw_config_kind kind = saw_config_kind_of(node);
+    return known && (kind == SAW_CONFIG_MAP || kind == SAW_CONFIG_NULL);
 }
 
 static saw_status load_tree(saw_recipe *r, const char *path, const saw_config *root)
@@ -403,7 +406,7 @@ saw_status saw_recipe_load(saw_recipe *r, const char *path)
     if (status)
         return status;
     saw_config_kind kind = saw_config_kind_of(root);
-    if (kind == SAW_CONFIG_MAP || kind == SAW_CONFIG_NULL)
+    if (kind == SAW_CONFIG_MAP)
         status = load_tree(r, path, root);
     else
         status = saw_fail(r->pool.ctx, SAW_ERR_FORMAT,
@@ -440,7 +443,7 @@ void saw_recipe_print(const saw_recipe *r, const saw_recipe_key *key, saw_buffer
     const void *at = (const char *)r + key->offset;
     const saw_recipe_list *list = at;
     const char *text;
-    char number[NUMBER_ROOM] = "auto";
+    char number[NUMBER_ROOM] = "auto", *end;
     switch (key->kind) {
     case SAW_RECIPE_TEXT:
     case SAW_RECIPE_PATH:
@@ -466,6 +469,8 @@ void saw_recipe_print(const saw_recipe *r, const saw_recipe_key *key, saw_buffer
     case SAW_RECIPE_NUMBER:
         if (!isnan(*(const double *)at))
             saw_config_format_double(*(const double *)at, number);
+        if ((end = strstr(number, ".0")) && !end[2])
+            *end = 0;
         saw_buffer_printf(out, "%s", number);
         break;
     case SAW_RECIPE_SWITCH:

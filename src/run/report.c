@@ -45,7 +45,7 @@ static const char HEAD[] =
     "vertical-align:top}\n"
     ".n{text-align:right;font-variant-numeric:tabular-nums}.up{color:var(--good)}"
     ".down{color:var(--bad)}\n"
-    ".tracks{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:1rem}\n"
+    ".tracks{display:grid;grid-template-columns:repeat(auto-fill,minmax(22rem,1fr));gap:1rem}\n"
     ".track img{width:100%;height:9rem;border-radius:6px;display:block}"
     ".track audio{width:100%;margin-top:.3rem}\n"
     ".set{font-weight:600}code{overflow-wrap:anywhere}\n</style>\n";
@@ -256,7 +256,7 @@ static saw_status put_track(const page *p, const char *around, const saw_config 
     fprintf(p->out, "<div class=\"track\">");
     status = put_spectrogram(p, name, path);
     saw_draw_text(p->out, name);
-    fprintf(p->out, "<audio controls preload=\"none\" src=\"data:audio/ogg;base64,");
+    fprintf(p->out, "<audio controls preload=\"metadata\" src=\"data:audio/ogg;base64,");
     saw_draw_base64(p->out, bytes, n);
     fprintf(p->out, "\"></audio></div>\n");
     saw_free(p->ctx, bytes);
