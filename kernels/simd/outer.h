@@ -61,6 +61,9 @@ static void tile_outer(const float *a, const float *b, int64_t rows, float *c, p
     vf acc[MR * NV];
     foreach (i, MR * NV)
         acc[i] = (vf){0};
+    foreach (i, MR) /* wanted at the end */
+        for (int j = 0; j < NR; j += 16)
+            __builtin_prefetch(c + i * c_stride + j, 1);
     for (; rows > 0; rows--, a += MR, b += NR)
         EACH_STEP(MR, NV, 1, i, j)
     acc[i * NV + j] = fmadd(set1(a[i]), load(b + j * W), acc[i * NV + j]);

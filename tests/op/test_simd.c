@@ -287,6 +287,101 @@ static void products_of_strange_numbers(void **unused)
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
+/** The transpose of a packed matrix, in two slices: its elements to the bit. */
+static void check_pack_transposed(const saw_simd *s, int64_t n, int64_t k)
+{
+    float *w = floats(n * k, 1.0f), *packed = take(s->pack_bytes(SAW_F32, n, k));
+    s->pack(SAW_F32, w, k, 1, 0, n, k, packed);
+    int64_t cut = k / 2 / s->panel * s->panel;
+    for (int part = 0; part < 2; part++) {
+        int64_t from = part ? cut : 0, to = part ? k : cut;
+        size_t bytes = s->pack_bytes(SAW_F32, to - from, n);
+        float *out = take(bytes + 4);
+        out[bytes / 4] = guard;
+        s->pack_transposed(packed, n, k, from, to, out);
+        assert_true(out[bytes / 4] == guard);
+        for (int64_t j = 0; j < to - from; j++) {
+            const float *panel = out + s->pack_offset(SAW_F32, j / s->panel * s->panel, n) / 4;
+            for (int64_t i = 0; i < n; i++)
+                assert_true(panel[i * s->panel + j % s->panel] == w[i * k + from + j]);
+        }
+        free(out);
+    }
+    free(w);
+    free(packed);
+}
+
+/** Set and added to; in four pieces the same bits. */
+static void check_outer(const saw_simd *s, int64_t rows, int64_t m, int64_t n)
+{
+    float *a = floats(rows * (m + 1), 1.0f), *b = floats(rows * (n + 2), 1.0f);
+    const float *a_rows[SAW_OUTER_ROWS], *b_rows[SAW_OUTER_ROWS];
+    double *want = take((size_t)(m * n) * 8);
+    size_t bytes = s->outer_bytes(m, n);
+    unsigned char *scratch = take(bytes + 1);
+    memset(scratch, 0xff, bytes + 1); /* NaN: nothing is read before it is written */
+    output o = output_of(m, n), cut = output_of(m, n);
+    saw_outer p = {.rows = rows,
+                   .m = m,
+                   .n = n,
+                   .a = a_rows,
+                   .b = b_rows,
+                   .c = o.at,
+                   .c_stride = o.stride,
+                   .scratch = scratch};
+    for (int add = 0; add < 2; add++) {
+        for (int64_t r = 0; r < rows; r++) {
+            a_rows[r] = a + (rows - 1 - r) * (m + 1);
+            b_rows[r] = b + r * (n + 2);
+        }
+        for (int64_t i = 0; i < m * n; i++) {
+            want[i] = add ? o.at[i / n * o.stride + i % n] : 0.0;
+            for (int64_t r = 0; r < rows; r++)
+                want[i] += (double)a_rows[r][i / n] * b_rows[r][i % n];
+        }
+        p.accumulate = add;
+        s->outer(&p);
+        output_check(&o, want, 1e-6, s->name);
+        for (int piece = 0; piece < 4; piece++) {
+            int64_t i0 = piece & 1 ? m / 2 : 0, i1 = piece & 1 ? m : m / 2;
+            int64_t j0 = piece & 2 ? n / 3 : 0, j1 = piece & 2 ? n : n / 3;
+            const float *a_part[SAW_OUTER_ROWS], *b_part[SAW_OUTER_ROWS];
+            for (int64_t r = 0; r < rows; r++) {
+                a_part[r] = a_rows[r] + i0;
+                b_part[r] = b_rows[r] + j0;
+            }
+            saw_outer q = p;
+            q.m = i1 - i0;
+            q.n = j1 - j0;
+            q.a = a_part;
+            q.b = b_part;
+            q.c = cut.at + i0 * cut.stride + j0;
+            s->outer(&q);
+        }
+        output_check_guards(&cut);
+        for (int64_t i = 0; i < m; i++)
+            assert_memory_equal(o.at + i * o.stride, cut.at + i * cut.stride, (size_t)n * 4);
+    }
+    assert_int_equal(scratch[bytes], 0xff);
+    float *blocks[] = {a, b, o.whole, cut.whole};
+    for (int i = 0; i < 4; i++)
+        free(blocks[i]);
+    free(want);
+    free(scratch);
+}
+
+static void products_of_gradients(void **unused)
+{
+    (void)unused;
+    static const int64_t sizes[][3] = {{1, 1, 1},    {3, 8, 384},  {192, 12, 32}, {191, 13, 33},
+                                       {64, 97, 70}, {100, 7, 15}, {17, 200, 9}};
+    for (int i = 0; set_at(i); i++)
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+            check_outer(set_at(i), sizes[j][0], sizes[j][1], sizes[j][2]);
+            check_pack_transposed(set_at(i), sizes[j][1], sizes[j][2]);
+        }
+}
+
 static void check_attention(const saw_simd *s, saw_dtype dtype, int64_t n_q, int64_t n_k, int64_t d,
                             int64_t d_v, bool masked)
 {
@@ -945,6 +1040,7 @@ int main(void)
         cmocka_unit_test(table),
         cmocka_unit_test(products),
         cmocka_unit_test(products_of_strange_numbers),
+        cmocka_unit_test(products_of_gradients),
         cmocka_unit_test(attention),
         cmocka_unit_test(attention_of_strange_numbers),
         cmocka_unit_test(attention_gradient),
