@@ -3,6 +3,9 @@
  * blocks used last are kept, and so are the files opened last. A piece of a file at another rate is
  * made from the blocks around it: with in/out = P/Q in lowest terms, sample k P of the file is
  * sample k Q of the piece's time line, so that the resampler starts on such a pair, some way ahead.
+ *
+ * Ogg and MP3 are read through once, when they are first needed, and a hash of each block is kept:
+ * it tells whether a jump, which is fast, landed where it should.
  */
 #include "datasets/dataset_private.h"
 #include "dsp/resample.h"
@@ -36,6 +39,7 @@ struct saw_dataset_reader {
     const saw_dataset *d;
     block *blocks;
     int block_count;
+    uint64_t **hashes; /* [files]; NULL: not read through yet, or not needed */
     open_file open[OPEN_FILES];
     uint64_t clock;
     float *decoded;  /* [SAW_AUDIO_MAX_CHANNELS][BLOCK_FRAMES], as in the file */
@@ -54,9 +58,10 @@ saw_status saw_dataset_reader_open(saw_context *ctx, const saw_dataset *d, size_
     r->d = d;
     r->block_count = count < 4 ? 4 : count > 1 << 20 ? 1 << 20 : (int)count;
     r->blocks = saw_calloc(ctx, (size_t)r->block_count, sizeof *r->blocks);
+    r->hashes = saw_calloc(ctx, (size_t)d->found.count, sizeof *r->hashes);
     r->in = saw_calloc(ctx, channels, PIECE_FRAMES * sizeof *r->in);
     r->out = saw_calloc(ctx, channels, PIECE_FRAMES * sizeof *r->out);
-    if (r->blocks && r->in && r->out) {
+    if (r->blocks && r->hashes && r->in && r->out) {
         for (int i = 0; i < r->block_count; i++)
             r->blocks[i].file = -1;
         return SAW_OK;
@@ -74,6 +79,9 @@ void saw_dataset_reader_close(saw_dataset_reader *r)
         saw_audio_close(r->open[i].audio);
     for (int i = 0; r->blocks && i < r->block_count; i++)
         saw_free(r->ctx, r->blocks[i].data);
+    for (int i = 0; r->hashes && i < r->d->found.count; i++)
+        saw_free(r->ctx, r->hashes[i]);
+    saw_free(r->ctx, r->hashes);
     saw_free(r->ctx, r->blocks);
     saw_free(r->ctx, r->decoded);
     saw_free(r->ctx, r->in);
@@ -84,7 +92,7 @@ void saw_dataset_reader_close(saw_dataset_reader *r)
 /* ---- decoding ---------------------------------------------------------------------------------
  */
 
-static saw_status open_at(saw_dataset_reader *r, int file, int64_t frame, saw_audio_reader **out)
+static saw_status open_slot(saw_dataset_reader *r, int file, open_file **out)
 {
     open_file *slot = &r->open[0];
     for (int i = 0; i < OPEN_FILES; i++) {
@@ -96,18 +104,66 @@ static saw_status open_at(saw_dataset_reader *r, int file, int64_t frame, saw_au
         if (!o->audio || (slot->audio && o->used < slot->used))
             slot = o;
     }
-    saw_status status = SAW_ERR_UNSUPPORTED;
-    if (slot->audio && slot->file == file)
-        status = saw_audio_seek(slot->audio, frame);
-    if (status == SAW_ERR_UNSUPPORTED) { /* not open, or cannot go back */
+    saw_status status = SAW_OK;
+    if (!slot->audio || slot->file != file) {
         saw_audio_close(slot->audio);
-        slot->file = file;
         status = saw_audio_open(r->ctx, r->d->files[file].path, &slot->audio);
+    }
+    slot->file = file;
+    slot->used = ++r->clock;
+    *out = slot;
+    return status;
+}
+
+/* Read [channels][up to n] to r->decoded, from a frame on; exactly: not by a jump that may go
+ * wrong. */
+static saw_status read_from(saw_dataset_reader *r, open_file *slot, int64_t frame, int64_t n,
+                            bool exactly, float *planar[SAW_AUDIO_MAX_CHANNELS], int64_t *got)
+{
+    saw_status status =
+        exactly ? saw_audio_seek(slot->audio, frame) : saw_audio_jump(slot->audio, frame);
+    if (status == SAW_ERR_UNSUPPORTED) { /* it cannot go back */
+        saw_audio_close(slot->audio);
+        status = saw_audio_open(r->ctx, r->d->files[slot->file].path, &slot->audio);
         if (!status)
             status = saw_audio_seek(slot->audio, frame);
     }
-    slot->used = ++r->clock;
-    *out = slot->audio;
+    for (int c = 0; c < SAW_AUDIO_MAX_CHANNELS; c++)
+        planar[c] = r->decoded + (size_t)c * BLOCK_FRAMES;
+    return status ? status : saw_audio_read(slot->audio, planar, n, got);
+}
+
+static uint64_t hash_of(float *const *planar, int channels, int64_t frames)
+{
+    uint64_t hash = (uint64_t)frames;
+    for (int c = 0; c < channels; c++)
+        hash = hash * 31 + saw_fnv1a(planar[c], (size_t)frames * sizeof(float));
+    return hash;
+}
+
+/* Frames of a block of a file. */
+static int64_t block_frames(const saw_data_file *f, int64_t index)
+{
+    int64_t left = f->frames - index * BLOCK_FRAMES;
+    return left < BLOCK_FRAMES ? left : BLOCK_FRAMES;
+}
+
+static saw_status read_through(saw_dataset_reader *r, open_file *slot)
+{
+    const saw_data_file *f = &r->d->files[slot->file];
+    float *planar[SAW_AUDIO_MAX_CHANNELS];
+    int64_t got, blocks = (f->frames + BLOCK_FRAMES - 1) / BLOCK_FRAMES;
+    uint64_t *hashes = saw_calloc(r->ctx, (size_t)blocks, sizeof *hashes);
+    saw_status status = hashes ? SAW_OK : SAW_ERR_MEMORY;
+    for (int64_t i = 0; !status && i < blocks; i++) {
+        status = read_from(r, slot, i * BLOCK_FRAMES, block_frames(f, i), true, planar, &got);
+        if (!status)
+            hashes[i] = hash_of(planar, f->channels, got);
+    }
+    if (status)
+        saw_free(r->ctx, hashes);
+    else
+        r->hashes[slot->file] = hashes;
     return status;
 }
 
@@ -130,27 +186,32 @@ static saw_status decode(saw_dataset_reader *r, int file, int64_t index, float *
 {
     const saw_data_file *f = &r->d->files[file];
     float *planar[SAW_AUDIO_MAX_CHANNELS];
-    saw_audio_reader *audio;
-    int64_t got, start = index * BLOCK_FRAMES;
-    int64_t n = f->frames - start < BLOCK_FRAMES ? f->frames - start : BLOCK_FRAMES;
+    int64_t got, n = block_frames(f, index);
+    open_file *slot;
     if (!r->decoded)
         r->decoded = saw_calloc(r->ctx, SAW_AUDIO_MAX_CHANNELS, BLOCK_FRAMES * sizeof(float));
-    if (!r->decoded)
-        return SAW_ERR_MEMORY;
-    for (int c = 0; c < SAW_AUDIO_MAX_CHANNELS; c++)
-        planar[c] = r->decoded + (size_t)c * BLOCK_FRAMES;
-    saw_status status = open_at(r, file, start, &audio);
+    saw_status status = r->decoded ? open_slot(r, file, &slot) : SAW_ERR_MEMORY;
     if (status)
         return status;
-    int channels = saw_audio_reader_info(audio)->channels;
-    if (channels != f->channels || saw_audio_reader_info(audio)->rate_hz != f->rate_hz)
+    const saw_audio_info *info = saw_audio_reader_info(slot->audio);
+    if (info->channels != f->channels || info->rate_hz != f->rate_hz)
         return saw_fail(r->ctx, SAW_ERR_FORMAT, "%s: has changed since the data set was opened",
                         f->path);
-    memset(to, 0, (size_t)r->d->channels * BLOCK_FRAMES * sizeof *to);
-    status = saw_audio_read(audio, planar, n, &got);
+    bool near = info->way == SAW_AUDIO_JUMPS_NEAR;
+    if (near && !r->hashes[file])
+        status = read_through(r, slot);
     if (!status)
-        map_channels(planar, channels, to, r->d->channels, got);
-    return status;
+        status = read_from(r, slot, index * BLOCK_FRAMES, n, !near, planar, &got);
+    bool beside = near && r->hashes[file] &&
+                  (status == SAW_ERR_FORMAT ||
+                   (!status && hash_of(planar, f->channels, got) != r->hashes[file][index]));
+    if (beside)
+        status = read_from(r, slot, index * BLOCK_FRAMES, n, true, planar, &got);
+    if (status)
+        return status;
+    memset(to, 0, (size_t)r->d->channels * BLOCK_FRAMES * sizeof *to);
+    map_channels(planar, f->channels, to, r->d->channels, got);
+    return SAW_OK;
 }
 
 static saw_status find_block(saw_dataset_reader *r, int file, int64_t index, const float **out)

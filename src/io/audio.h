@@ -51,12 +51,20 @@ typedef struct saw_audio_tags {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/** How a reader gets to another time. */
+typedef enum saw_audio_way {
+    SAW_AUDIO_READS,      /* by reading up to it; back is not possible */
+    SAW_AUDIO_JUMPS_NEAR, /* Ogg, MP3: exactly by reading from the start, or see saw_audio_jump */
+    SAW_AUDIO_JUMPS       /* at once */
+} saw_audio_way;
+
 typedef struct saw_audio_info {
     int channels, rate_hz;
     int64_t
         frames; /* -1: not known beforehand. Exact, but for MPEG files that state a wrong length */
     const char *container; /* for people, as "WAV (Microsoft)"; live as long as the reader */
     const char *subtype;   /* as "Signed 16 bit PCM" */
+    saw_audio_way way;
 } saw_audio_info;
 
 typedef struct saw_audio_reader saw_audio_reader;
@@ -89,6 +97,13 @@ saw_status saw_audio_read(saw_audio_reader *r, float *const *planar, int64_t fra
  * SAW_ERR_ARGUMENT.
  */
 saw_status saw_audio_seek(saw_audio_reader *r, int64_t frame);
+
+/**
+ * The same at once where the way is SAW_AUDIO_JUMPS_NEAR, but in Ogg about one jump in a hundred
+ * lands some hundred frames beside, and nothing tells: for callers that can. The next
+ * saw_audio_seek is exact again.
+ */
+saw_status saw_audio_jump(saw_audio_reader *r, int64_t frame);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

@@ -16,7 +16,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BLOCK_FRAMES = 4096, MAX_HEAD_BYTES = 1 << 21 };
+enum {
+    BLOCK_FRAMES = 4096,
+    MAX_HEAD_BYTES = 1 << 21,
+    WARM_UP_FRAMES = 2 * BLOCK_FRAMES /* until a decoder's memory is what it would have been */
+};
 
 struct saw_audio_reader {
     saw_context *ctx;
@@ -29,6 +33,7 @@ struct saw_audio_reader {
     SNDFILE *file;
     int format;                 /* libsndfile's container */
     bool vorbis_order;          /* of the channels, as in Vorbis and Opus */
+    bool adrift;                /* position may be wrong, after saw_audio_jump */
     int64_t file_size, file_at; /* for libsndfile's callbacks */
 
     saw_pipe pipe; /* the rest is for a WAV that is read by hand, file == NULL */
@@ -39,7 +44,8 @@ struct saw_audio_reader {
     saw_status head_status;
 };
 
-/* ---- where bytes come from ---------------------------------------------------------------------- ---- */
+/* ---- where bytes come from ----------------------------------------------------------------------
+ * ---- */
 
 /* saw_wav_read on a file. */
 static size_t read_file(void *user, uint64_t offset, void *out, size_t n)
@@ -159,7 +165,11 @@ static saw_status spool(saw_audio_reader *r)
 static saw_status set_info(saw_audio_reader *r, int channels, int rate_hz, int64_t frames,
                            const char *container, const char *subtype)
 {
-    r->info = (saw_audio_info){channels, rate_hz, frames, container, subtype};
+    /* in MP3 and Ogg libsndfile lands near the frame or on it without the decoder's memory; only
+     * the start is exact */
+    bool near = r->format == SF_FORMAT_MPEG || r->format == SF_FORMAT_OGG;
+    saw_audio_way way = !r->file ? SAW_AUDIO_READS : near ? SAW_AUDIO_JUMPS_NEAR : SAW_AUDIO_JUMPS;
+    r->info = (saw_audio_info){channels, rate_hz, frames, container, subtype, way};
     if (channels < 1 || channels > SAW_AUDIO_MAX_CHANNELS)
         return saw_fail(r->ctx, SAW_ERR_UNSUPPORTED, "%s: has %d channels; 1 to %d can be read",
                         r->path, channels, SAW_AUDIO_MAX_CHANNELS);
@@ -419,7 +429,7 @@ static saw_status read_block(saw_audio_reader *r, int64_t n, int64_t *got)
         saw_wav_unpack(r->wav.coding, r->raw, r->block, (size_t)(*got * r->info.channels));
     }
     r->position += *got;
-    if (*got < n && r->position < frames) {
+    if (*got < n && r->position < frames && !r->adrift) {
         if (r->file && r->format != SF_FORMAT_MPEG)
             return saw_fail(r->ctx, SAW_ERR_FORMAT,
                             "%s: is cut short: its header promises %lld frames, %lld are there",
@@ -460,30 +470,56 @@ saw_status saw_audio_read(saw_audio_reader *r, float *const *planar, int64_t fra
     return SAW_OK;
 }
 
-saw_status saw_audio_seek(saw_audio_reader *r, int64_t frame)
+/* Read and throw away; beyond: the audio ends before. */
+static saw_status read_up_to(saw_audio_reader *r, int64_t frame, bool *beyond)
 {
-    int64_t frames = r->info.frames;
-    bool beyond = frame < 0 || (frames >= 0 && frame > frames);
-    /* in MP3 and Ogg libsndfile lands near the frame or on it without the decoder's memory; only
-     * the start is exact */
-    bool lossy = r->format == SF_FORMAT_MPEG || r->format == SF_FORMAT_OGG;
-    int64_t jump = !lossy ? frame : frame < r->position ? 0 : r->position;
-    if (!beyond && r->file && jump != r->position && sf_seek(r->file, jump, SEEK_SET) == jump)
-        r->position = jump;
-    if (!beyond && frame < r->position)
-        return saw_fail(r->ctx, SAW_ERR_UNSUPPORTED, "%s: cannot go back to an earlier time",
-                        r->path);
-    while (!beyond && r->position < frame) {
+    *beyond = false;
+    while (!*beyond && r->position < frame) {
         int64_t n = frame - r->position < BLOCK_FRAMES ? frame - r->position : BLOCK_FRAMES, got;
         saw_status status = read_block(r, n, &got);
         if (status)
             return status;
-        beyond = got < n;
+        *beyond = got < n;
     }
+    return SAW_OK;
+}
+
+saw_status saw_audio_seek(saw_audio_reader *r, int64_t frame)
+{
+    int64_t frames = r->info.frames;
+    bool beyond = frame < 0 || (frames >= 0 && frame > frames);
+    bool near = r->info.way == SAW_AUDIO_JUMPS_NEAR;
+    int64_t jump = !near ? frame : r->adrift || frame < r->position ? 0 : r->position;
+    if (!beyond && r->file && jump != r->position && sf_seek(r->file, jump, SEEK_SET) == jump) {
+        r->position = jump;
+        r->adrift = false;
+    }
+    if (!beyond && frame < r->position)
+        return saw_fail(r->ctx, SAW_ERR_UNSUPPORTED, "%s: cannot go back to an earlier time",
+                        r->path);
+    saw_status status = beyond ? SAW_OK : read_up_to(r, frame, &beyond);
+    if (status)
+        return status;
     if (beyond)
         return saw_fail(r->ctx, SAW_ERR_ARGUMENT,
                         "%s: a start at %.3f s was asked for, outside its %.3f s", r->path,
                         (double)frame / r->info.rate_hz,
                         (double)(frames >= 0 ? frames : r->position) / r->info.rate_hz);
     return SAW_OK;
+}
+
+saw_status saw_audio_jump(saw_audio_reader *r, int64_t frame)
+{
+    int64_t from = frame - WARM_UP_FRAMES;
+    bool beyond = r->info.frames >= 0 && frame > r->info.frames;
+    bool worth = from > 0 && (frame < r->position || from > r->position);
+    if (r->info.way == SAW_AUDIO_JUMPS_NEAR && worth && !beyond &&
+        sf_seek(r->file, from, SEEK_SET) == from) {
+        r->position = from;
+        r->adrift = true;
+    }
+    if (!r->adrift || beyond || frame < r->position)
+        return saw_audio_seek(r, frame);
+    saw_status status = read_up_to(r, frame, &beyond);
+    return status || !beyond ? status : saw_audio_seek(r, frame);
 }

@@ -3,6 +3,7 @@
  * wanted stems add up to the mixture; songs are parted; what is broken is said in one sentence.
  */
 #include "datasets/dataset.h"
+#include "io/audio.h"
 #include "support/songs.h"
 #include "support/test.h"
 
@@ -348,6 +349,15 @@ static void test_pieces(void **state)
         assert_int_equal(saw_dataset_reader_open(ctx, d, 1, &r), SAW_OK);
         float *whole = malloc(2 * LONG * sizeof *whole), *piece = malloc(2 * LONG * sizeof *piece);
         read_at(whole_reader, 0, 0, 0, LONG, whole);
+        saw_audio_reader *file;
+        int64_t got;
+        float *planar[2] = {piece, piece + LONG};
+        snprintf(path, sizeof path, "set%zu/vocals/%s", f, files[f]);
+        assert_int_equal(saw_audio_open(ctx, path, &file), SAW_OK);
+        assert_int_equal(saw_audio_read(file, planar, LONG, &got), SAW_OK);
+        saw_audio_close(file);
+        assert_int_equal(got, LONG);
+        assert_memory_equal(whole, piece, 2 * LONG * sizeof *whole);
         for (int k = 0; k < 40; k++) {
             uint32_t word[4];
             saw_philox(7, f, (uint64_t)k, word);
