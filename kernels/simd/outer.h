@@ -71,8 +71,50 @@ static void tile_outer(const float *a, const float *b, int64_t rows, float *c, p
     tile_store(&t, MR, NV, acc, NULL);
 }
 
+enum { FEW = 8 };
+
+/** The same sums where m or n is at most FEW, as of low-rank weights: what there is to read is
+ * much, what is done with it little, so that the long rows are not copied. */
+static void outer_few(const saw_outer *p)
+{
+    const bool few_columns = p->n <= FEW;
+    const float *const *few = few_columns ? p->b : p->a, *const *rows = few_columns ? p->a : p->b;
+    const int64_t length = few_columns ? p->m : p->n, count = few_columns ? p->n : p->m;
+    const int64_t stride = up_to(length, W);
+    const ptrdiff_t few_stride = few_columns ? 1 : p->c_stride,
+                    step = few_columns ? p->c_stride : 1;
+    float *factors = p->scratch, *sums = factors + SAW_OUTER_ROWS * FEW;
+    for (int64_t r = 0; r < p->rows; r++)
+        for (int64_t i = 0; i < FEW; i++)
+            factors[r * FEW + i] = i < count ? few[r][i] : 0.0f;
+    for (int64_t r0 = 0; r0 < p->rows; r0 += ROWS_AT_ONCE) {
+        const int64_t r1 = r0 + ROWS_AT_ONCE < p->rows ? r0 + ROWS_AT_ONCE : p->rows;
+        for (int64_t j = 0; j < length; j += W) {
+            vf acc[FEW];
+            foreach (i, FEW)
+                acc[i] = r0 ? load(sums + i * stride + j) : (vf){0};
+            for (int64_t r = r0; r < r1; r++) {
+                const vf x = load_up_to(rows[r] + j, length - j);
+                foreach (i, FEW)
+                    acc[i] = fmadd(set1(factors[r * FEW + i]), x, acc[i]);
+            }
+            foreach (i, FEW)
+                store(sums + i * stride + j, acc[i]);
+        }
+    }
+    for (int64_t j = 0; j < length; j++)
+        for (int64_t i = 0; i < count; i++) {
+            float *c = p->c + i * few_stride + j * step, sum = sums[i * stride + j];
+            *c = p->accumulate ? sum + *c : sum;
+        }
+}
+
 static void outer(const saw_outer *p)
 {
+    if (p->m <= FEW || p->n <= FEW) {
+        outer_few(p);
+        return;
+    }
     float *a = p->scratch, *b = a + up_to(p->m, MR) / MR * OUTER_PANEL;
     copy_panels(p->a, p->rows, p->m, MR, OUTER_PANEL, a);
     copy_panels(p->b, p->rows, p->n, NR, SAW_OUTER_ROWS * NR, b);
