@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { NAME_ROOM = 512, EXACT_SWEEPS = 3000, BLOCK = 1 << 16, FINGERPRINT_NUMBERS = 32 };
 
@@ -30,12 +31,12 @@ struct saw_peft {
     saw_context *ctx;
     char *path;
     saw_checkpoint *ck;
+    saw_checkpoint *start; /* what A and B were at first, where that lies in the folder; or NULL */
     saw_config *config;
     const struct method *method;
     peft_tensor *tensors;
     saw_adapted *rows;
     saw_adapters set;
-    char base[NAME_ROOM], fingerprint[32];
 };
 
 /* ---- methods --------------------------------------------------------------------------------- */
@@ -124,14 +125,17 @@ static saw_status lora_row(saw_peft *p, const char *module, const saw_ckpt_tenso
                             .rslora = truth(p, "use_rslora", false),
                             .bias = truth(p, "lora_bias", false)};
     if (word && saw_config_kind_of(init) == SAW_CONFIG_STRING) {
-        o->start = !strncmp(word, "pissa", 5) ? SAW_LORA_PISSA : SAW_LORA_ZERO;
-        known = o->start == SAW_LORA_PISSA || !strcmp(word, "gaussian") || !strcmp(word, "eva");
+        bool same_base = !strcmp(word, "gaussian") || !strcmp(word, "eva");
+        o->start = same_base ? SAW_LORA_ZERO : SAW_LORA_PISSA;
+        known = same_base || p->start || !strncmp(word, "pissa", 5);
     }
     if (!known)
-        return saw_fail(p->ctx, SAW_ERR_UNSUPPORTED,
-                        "%s: starts from %s, which changes the base and is not here; have peft "
-                        "convert it to plain LoRA (path_initial_model_for_weight_conversion)",
-                        p->path, word);
+        return saw_fail(
+            p->ctx, SAW_ERR_UNSUPPORTED,
+            "%s: starts from %s, which changes the base: lay the adapter as it was at the "
+            "start into the folder, as init/adapter_model.safetensors, or have peft "
+            "convert it (path_initial_model_for_weight_conversion)",
+            p->path, word);
     if (dora && (o->bias || o->start))
         return saw_fail(p->ctx, SAW_ERR_UNSUPPORTED, "%s: use_dora together with %s is not known",
                         p->path, o->bias ? "lora_bias" : "init_lora_weights pissa");
@@ -416,16 +420,30 @@ static saw_status read_tensors(saw_peft *p)
     return status;
 }
 
+/* The adapter as it was before training, for starts that change the base. */
+static saw_status open_start(saw_peft *p, const char *folder, int n)
+{
+    static const char *const names[] = {"init/" WEIGHTS, "start_" WEIGHTS};
+    saw_status status = SAW_OK;
+    for (int i = 0; i < 2 && !status && !p->start; i++) {
+        char *path = saw_format(p->ctx, "%.*s%s", n, folder, names[i]);
+        status = !path                ? SAW_ERR_MEMORY
+                 : access(path, R_OK) ? SAW_OK
+                                      : saw_checkpoint_open(p->ctx, path, &p->start);
+        saw_free(p->ctx, path);
+    }
+    return status;
+}
+
 static saw_status open_files(saw_peft *p, const char *path)
 {
     struct stat s;
-    const char *slash = strrchr(path, '/');
     bool folder = !stat(path, &s) && S_ISDIR(s.st_mode);
     char *weights = folder ? saw_format(p->ctx, "%s/%s", path, WEIGHTS) : saw_strdup(p->ctx, path);
-    char *config =
-        folder ? saw_format(p->ctx, "%s/%s", path, CONFIG)
-               : saw_format(p->ctx, "%.*s%s", slash ? (int)(slash - path) + 1 : 0, path, CONFIG);
-    saw_status status = weights && config ? SAW_OK : SAW_ERR_MEMORY;
+    const char *slash = weights ? strrchr(weights, '/') : NULL;
+    int n = slash ? (int)(slash - weights) + 1 : 0;
+    char *config = weights ? saw_format(p->ctx, "%.*s%s", n, weights, CONFIG) : NULL;
+    saw_status status = config ? open_start(p, weights, n) : SAW_ERR_MEMORY;
     if (!status)
         status = saw_config_load(p->ctx, config, &p->config);
     if (!status)
@@ -470,6 +488,7 @@ void saw_peft_close(saw_peft *p)
     saw_free(p->ctx, p->rows);
     saw_config_free(p->config);
     saw_checkpoint_close(p->ck);
+    saw_checkpoint_close(p->start);
     saw_free(p->ctx, p->path);
     saw_free(p->ctx, p);
 }
@@ -484,6 +503,15 @@ void saw_peft_set(saw_peft *p, bool attached, double strength)
     p->set.strength = strength;
     for (int i = 0; i < p->set.count; i++)
         p->rows[i].attached = attached;
+}
+
+bool saw_peft_tensor(const saw_peft *p, int i, const char **key, const char **name)
+{
+    if (i < 0 || i >= saw_checkpoint_count(p->ck))
+        return false;
+    *key = p->tensors[i].t->name;
+    *name = p->tensors[i].name;
+    return true;
 }
 
 const char *saw_peft_type(const saw_peft *p)
@@ -606,7 +634,25 @@ static saw_status bind_tensor(saw_peft *p, const peft_tensor *x, saw_weights *w)
     return status;
 }
 
-/* A0 and B0 of a matrix that starts from PiSSA, of its weight [out, in]. */
+/* A tensor of the start, by its name in the graph. */
+static saw_status read_start(saw_peft *p, const nn_adapted *a, const char *part, const saw_dims *d,
+                             float *out)
+{
+    char name[2 * NAME_ROOM];
+    const saw_ckpt_tensor *t = NULL;
+    snprintf(name, sizeof name, "%s.%s", a->module, part);
+    for (int i = 0; i < saw_checkpoint_count(p->ck) && !t; i++)
+        if (!strcmp(p->tensors[i].name, name))
+            t = saw_checkpoint_find(p->start, p->tensors[i].t->name);
+    saw_dims have = t ? saw_dims_of(t->ndim, t->dims) : (saw_dims){0};
+    if (!t || !saw_dims_equal(&have, d))
+        return saw_fail(p->ctx, SAW_ERR_SHAPE, "%s: its start values have no %s of the same shape",
+                        p->path, name);
+    return saw_checkpoint_read_f32(p->start, t, 0, t->count, out);
+}
+
+/* A0 and B0 of a matrix whose base was changed: the start values, else by PiSSA's decomposition of
+ * its weight. */
 static saw_status bind_start(saw_peft *p, const saw_graph *g, const nn_adapted *a, saw_weights *w)
 {
     float *base = saw_calloc(p->ctx, (size_t)saw_dims_count(&a->dims) + 1, sizeof *base);
@@ -618,9 +664,11 @@ static saw_status bind_start(saw_peft *p, const saw_graph *g, const nn_adapted *
         values[k] = saw_calloc(p->ctx, (size_t)saw_dims_count(&dims[k]) + 1, sizeof(float));
         status = values[k] ? SAW_OK : SAW_ERR_MEMORY;
     }
-    if (!status)
+    for (int k = 0; k < 2 && !status && p->start; k++)
+        status = read_start(p, a, k ? "lora_B.weight" : "lora_A.weight", &dims[k], values[k]);
+    if (!status && !p->start)
         status = saw_weights_read(w, a->weight, &a->dims, base);
-    if (!status)
+    if (!status && !p->start)
         status = saw_lora_pissa(p->ctx, a->row->options, &a->matrix, base, EXACT_SWEEPS, values[0],
                                 values[1]);
     for (int k = 0; k < 2 && !status; k++)

@@ -7,6 +7,10 @@
  * base model's name and fingerprint among the metadata, under "bandsaw.base" and
  * "bandsaw.fingerprint". What peft has no method for has a peft_type that peft refuses by name:
  * HOULSBY (bottlenecks), TENSORS (none, tensors of the model alone).
+ *
+ * LoRA whose start changed the base (PiSSA, OLoRA) needs what A and B were at first: they are read
+ * from init/adapter_model.safetensors or start_adapter_model.safetensors in the folder; PiSSA's are
+ * else computed, which agrees with peft as far as its own decomposition, in float, is exact.
  */
 #ifndef SAW_PEFT_FILE_H
 #define SAW_PEFT_FILE_H
@@ -26,6 +30,8 @@ const saw_adapters *saw_peft_adapters(const saw_peft *p);
 /** By `apply` where it can be (for training) instead of by `weight`; and how much of it. At first
  * false, 1. */
 void saw_peft_set(saw_peft *p, bool attached, double strength);
+/** Tensor i of the file: its key there and its name in the graph; false behind the last. */
+bool saw_peft_tensor(const saw_peft *p, int i, const char **key, const char **name);
 /** The method: "LORA". */
 const char *saw_peft_type(const saw_peft *p);
 /** Name and fingerprint of the base model; NULL when the file does not tell. */
