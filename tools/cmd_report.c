@@ -33,6 +33,7 @@ static int run_report(int argc, char **argv)
     saw_context *ctx = cli_open(1);
     if (!ctx)
         return EXIT_FAILED;
+    code = 0;
     for (int i = 0; i < runs && !code; i++) {
         if (saw_report_write(ctx, argv[i]))
             code = cli_failed(ctx);

@@ -165,6 +165,20 @@ static saw_status set_text(saw_recipe *r, const char *source, const saw_recipe_k
     return SAW_OK;
 }
 
+/* Absolute where it exists, so that a run may go on from anywhere. */
+static saw_status set_path(saw_recipe *r, const char *source, const saw_recipe_key *key,
+                           const char *value, const char **out)
+{
+    *out = NULL;
+    if (!*value)
+        return SAW_OK;
+    char *full = realpath(value, NULL);
+    const char *path = full ? full : value;
+    saw_status status = set_text(r, source, key, path, strlen(path), out);
+    free(full);
+    return status;
+}
+
 static saw_status set_list(saw_recipe *r, const char *source, const saw_recipe_key *key,
                            const char *value, saw_recipe_list *out)
 {
@@ -251,8 +265,9 @@ static saw_status set_value(saw_recipe *r, const char *source, const saw_recipe_
             return bad_value(r, source, key, value, wanted);
         }
         return set_text(r, source, key, value, strlen(value), at);
-    case SAW_RECIPE_TEXT:
     case SAW_RECIPE_PATH:
+        return set_path(r, source, key, value, at);
+    case SAW_RECIPE_TEXT:
         if (!*value) {
             *(const char **)at = NULL;
             return SAW_OK;
@@ -492,14 +507,7 @@ saw_status saw_recipe_save(const saw_recipe *r, const char *path)
         if (i == 0 || strcmp(key->section, KEYS[i - 1].section))
             saw_buffer_printf(&b, "%s%s:\n", i ? "\n" : "", key->section);
         saw_buffer_printf(&b, "  # %s\n  %s: ", key->help, key->name);
-        char *full = NULL;
-        if (key->kind == SAW_RECIPE_PATH && *(const char **)((char *)r + key->offset))
-            full = realpath(*(const char **)((char *)r + key->offset), NULL);
-        if (full)
-            print_text(&b, full);
-        else
-            saw_recipe_print(r, key, &b);
-        free(full);
+        saw_recipe_print(r, key, &b);
         saw_buffer_printf(&b, "\n");
     }
     saw_atomic_file file = {0};

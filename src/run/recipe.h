@@ -27,7 +27,7 @@ typedef struct saw_recipe_list {
 /** Kind of a value, and its type in saw_recipe. */
 typedef enum saw_recipe_kind {
     SAW_RECIPE_TEXT,   /* const char *; NULL where nothing was given and there is no default */
-    SAW_RECIPE_PATH,   /* the same; saved as an absolute path where it exists */
+    SAW_RECIPE_PATH,   /* the same, made absolute where it exists */
     SAW_RECIPE_WORD,   /* const char *: one of a list */
     SAW_RECIPE_NAMES,  /* saw_recipe_list; in one text with commas between */
     SAW_RECIPE_LINES,  /* saw_recipe_list; in one text with semicolons between */

@@ -20,7 +20,7 @@ struct saw_run_folder {
     FILE *log; /* NULL: nothing was written yet */
 };
 
-enum { PATHS_BYTES = 4 << 20, MAX_SPLIT_BYTES = 4 << 20, MAX_RUNS = 10000 };
+enum { POOL_BYTES = 4 << 20, MAX_RUNS = 10000 };
 
 /* ---- the folder --------------------------------------------------------------------------------
  * ---- */
@@ -125,7 +125,7 @@ saw_status saw_run_folder_open(saw_context *ctx, const saw_recipe *recipe, saw_r
     f->ctx = ctx;
     f->recipe = recipe;
     f->lock = -1;
-    saw_pool_init(&f->paths, ctx, PATHS_BYTES);
+    saw_pool_init(&f->paths, ctx, POOL_BYTES);
     saw_status status = check_path(f);
     if (!status)
         status = saw_make_folders(ctx, f->path);
@@ -195,32 +195,41 @@ static int names_of(saw_pool *pool, const saw_config *list, const char *const **
     return names ? used : -1;
 }
 
-saw_status saw_run_folder_split(saw_run_folder *f, saw_dataset *d)
+saw_status saw_run_split(saw_context *ctx, const saw_recipe *r, saw_dataset *d)
 {
-    const saw_recipe *r = f->recipe;
-    const char *path = path_of(f, "split.json");
     saw_config *root = NULL;
+    saw_pool pool;
     saw_split_options o = {.fraction = r->valid_fraction,
                            .seed = (uint64_t)r->seed,
                            .valid = r->valid.items,
                            .n_valid = r->valid.count,
                            .train = r->train.items,
                            .n_train = r->train.count};
-    if (!path)
-        return SAW_ERR_MEMORY;
-    bool again = r->resume && access(path, F_OK) == 0;
-    saw_status status = again ? saw_config_load(f->ctx, path, &root) : SAW_OK;
-    if (!status && again) {
+    saw_pool_init(&pool, ctx, POOL_BYTES);
+    char *path = r->resume ? saw_format(ctx, "%s/split.json", r->resume) : NULL;
+    saw_status status = r->resume && !path ? SAW_ERR_MEMORY : SAW_OK;
+    if (path && access(path, F_OK) == 0)
+        status = saw_config_load(ctx, path, &root);
+    if (root) {
         o.fraction = 0;
-        o.n_train = names_of(&f->paths, saw_config_get(root, "train"), &o.train);
-        o.n_valid = names_of(&f->paths, saw_config_get(root, "valid"), &o.valid);
+        o.n_train = names_of(&pool, saw_config_get(root, "train"), &o.train);
+        o.n_valid = names_of(&pool, saw_config_get(root, "valid"), &o.valid);
         status = o.n_train < 0 || o.n_valid < 0 ? SAW_ERR_MEMORY : SAW_OK;
     }
     if (!status)
         status = saw_dataset_split(d, &o);
-    if (!status && !again)
-        status = write_split(f, d, path);
     saw_config_free(root);
+    saw_pool_free(&pool);
+    saw_free(ctx, path);
+    return status;
+}
+
+saw_status saw_run_folder_split(saw_run_folder *f, saw_dataset *d)
+{
+    const char *path = path_of(f, "split.json");
+    saw_status status = path ? saw_run_split(f->ctx, f->recipe, d) : SAW_ERR_MEMORY;
+    if (!status && (!f->recipe->resume || access(path, F_OK) != 0))
+        status = write_split(f, d, path);
     return status;
 }
 

@@ -41,8 +41,10 @@ const char *saw_run_folder_path(const saw_run_folder *f);
  * is made when it is missing. Lives as long as f; NULL when that fails. */
 const char *saw_run_folder_file(saw_run_folder *f, const char *name);
 
-/** Split the songs as the recipe says and write split.json; of a run that is resumed, read it
- * back, so that songs that were added since are unused. */
+/** Split the songs as the recipe says; of a run that is resumed as its split.json says, so that
+ * songs that were added since are unused. */
+saw_status saw_run_split(saw_context *ctx, const saw_recipe *recipe, saw_dataset *d);
+/** The same, and write split.json. */
 saw_status saw_run_folder_split(saw_run_folder *f, saw_dataset *d);
 
 /** Write state.safetensors from rows of numbers: wide elements first. */

@@ -125,19 +125,7 @@ static saw_status open_songs(saw_trainer *t, const char *path, const char *layou
         out);
 }
 
-static saw_status open_data(saw_trainer *t)
-{
-    const saw_recipe *r = t->recipe;
-    const char *const *stems = r->stems.count ? r->stems.items : t->outputs;
-    saw_status status = open_songs(t, r->data, r->layout, stems, t->setup.n_trained, &t->data);
-    if (!status && r->replay)
-        status = open_songs(t, r->replay, NULL, t->outputs, t->setup.n_trained, &t->replay);
-    if (!status && r->forgetting)
-        status = open_songs(t, r->forgetting, NULL, t->outputs, t->setup.n_trained, &t->general);
-    return status;
-}
-
-static void count_songs(saw_trainer *t)
+static saw_status count_songs(saw_trainer *t)
 {
     int n = saw_dataset_songs(t->data), most = n;
     for (int i = 0; i < n; i++) {
@@ -147,6 +135,21 @@ static void count_songs(saw_trainer *t)
     if (t->general && saw_dataset_songs(t->general) > most)
         most = saw_dataset_songs(t->general);
     t->scores = saw_calloc(t->ctx, (size_t)most + 1, sizeof *t->scores);
+    return t->scores ? SAW_OK : SAW_ERR_MEMORY;
+}
+
+static saw_status open_data(saw_trainer *t)
+{
+    const saw_recipe *r = t->recipe;
+    const char *const *stems = r->stems.count ? r->stems.items : t->outputs;
+    saw_status status = open_songs(t, r->data, r->layout, stems, t->setup.n_trained, &t->data);
+    if (!status && r->replay)
+        status = open_songs(t, r->replay, NULL, t->outputs, t->setup.n_trained, &t->replay);
+    if (!status && r->forgetting)
+        status = open_songs(t, r->forgetting, NULL, t->outputs, t->setup.n_trained, &t->general);
+    if (!status)
+        status = saw_run_split(t->ctx, r, t->data);
+    return status ? status : count_songs(t);
 }
 
 static saw_status open_sampler(saw_trainer *t, const saw_dataset *d, uint64_t seed,
@@ -250,6 +253,21 @@ static nn_optim_options optim_options(const saw_trainer *t)
     o.clip_norm = r->clip;
     o.ema_decay = r->ema;
     return o;
+}
+
+/* What is only opened when the run starts is refused before it. */
+static saw_status check_options(const saw_trainer *t)
+{
+    const saw_recipe *r = t->recipe;
+    nn_optim_options defaults;
+    saw_augment ignored;
+    saw_status status = nn_optim_defaults(t->ctx, r->optimizer, &defaults);
+    nn_schedule schedule = optim_options(t).schedule;
+    if (!status)
+        status = nn_schedule_check(t->ctx, &schedule);
+    for (int i = 0; i < r->augment.count && !status; i++)
+        status = saw_augment_parse(t->ctx, r->augment.items[i], &ignored);
+    return status;
 }
 
 /* Bytes of everything beside the data, for the program as it is planned. */
@@ -400,6 +418,8 @@ saw_status saw_trainer_open(saw_context *ctx, saw_recipe *recipe, saw_trainer **
             saw_fail(ctx, SAW_ERR_ARGUMENT, "a run needs a model (--model) and songs (--data)");
     if (!status)
         status = nn_loss_parse(ctx, recipe->loss, t->loss, &t->setup.n_loss);
+    if (!status)
+        status = check_options(t);
     if (!status)
         status = saw_separator_open(ctx, recipe->model,
                                     &(saw_separator_options){.config = recipe->config,
@@ -905,11 +925,9 @@ static saw_status start_run(saw_trainer *t)
     saw_status status = saw_run_folder_open(t->ctx, t->recipe, &t->folder);
     if (!status)
         status = saw_run_folder_split(t->folder, t->data);
-    if (!status)
-        count_songs(t);
     t->target =
         status ? NULL : saw_alloc(t->ctx, batch * (size_t)t->setup.n_trained * sizeof *t->target);
-    if (!status && (!t->target || !t->scores))
+    if (!status && !t->target)
         status = SAW_ERR_MEMORY;
     saw_weight_source source = saw_separator_source(t->base);
     if (!status)

