@@ -153,7 +153,7 @@ static void print_recipe_help(void)
         for (int i = 0, n = 0; (key = saw_recipe_key_at(i)); i++) {
             const char *value = saw_recipe_preset_value(p, key->name);
             if (value)
-                printf("%s %s %s", n++ ? "," : "", key->name, value);
+                printf("%s %s=%s", n++ ? ";" : "", key->name, value);
         }
         printf(" |\n");
     }
