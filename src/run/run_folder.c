@@ -267,8 +267,7 @@ saw_status saw_run_folder_load_state(saw_run_folder *f, saw_checkpoint **out)
     if (!path)
         return SAW_ERR_MEMORY;
     if (access(path, F_OK) != 0)
-        return saw_fail(f->ctx, SAW_ERR_IO,
-                        "%s: nothing was saved before the run was stopped; start it anew", f->path);
+        return SAW_OK;
     return saw_checkpoint_open(f->ctx, path, out);
 }
 

@@ -49,7 +49,7 @@ saw_status saw_run_folder_split(saw_run_folder *f, saw_dataset *d);
 
 /** Write state.safetensors from rows of numbers: wide elements first. */
 saw_status saw_run_folder_save_state(saw_run_folder *f, const nn_optim_array *arrays, int n);
-/** Open it. SAW_ERR_IO when nothing was saved yet. */
+/** Open it; *out is NULL when nothing was saved yet: the run begins at its beginning. */
 saw_status saw_run_folder_load_state(saw_run_folder *f, saw_checkpoint **out);
 
 /* ---- log ---------------------------------------------------------------------------------------

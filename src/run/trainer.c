@@ -13,6 +13,7 @@
 #include "run/train_program.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Running statistics of a batch norm that follow those of the batches. */
@@ -42,7 +43,7 @@ struct saw_trainer {
     int n_ranges;
     running *running;
     int n_running;
-    float *statistics; /* of all of them */
+    float *statistics, *statistics_before; /* of all of them; before the present step */
     int64_t n_statistics;
     float *start;  /* of L2-SP: the trainables at step 0 */
     float *target; /* [B,S,C,N] */
@@ -53,12 +54,11 @@ struct saw_trainer {
     int64_t step, validated; /* steps done; the last one that was validated */
     int64_t bad;             /* validations in a row without a better figure */
     double best, base_sdr, base_forgetting, seconds; /* of all sessions */
-    bool resumed;
     /* progress */
     saw_train_progress now;
     void (*progress)(void *user, const saw_train_progress *p);
     void *user;
-    double session_start, loss_sum;
+    double session_start;
     int64_t session_step;
 };
 
@@ -312,7 +312,8 @@ static size_t data_bytes(const saw_trainer *t)
 }
 
 /* The chunk and the checkpointing that fit the memory: less of the one only when no more of the
- * other helps. */
+ * other helps. The chunk goes into the recipe, for a run that goes on has the one that it began
+ * with, whatever memory is free then; checkpointing changes no bit. */
 static saw_status plan(saw_trainer *t)
 {
     static const char *const names[] = {"none", "plain", "nested"};
@@ -324,7 +325,7 @@ static saw_status plan(saw_trainer *t)
         limit = available / 10 * 9;
     bool automatic = isnan(r->chunk_s) && !c->chunk_fixed;
     int64_t hop = c->hop_samples > 0 ? c->hop_samples : 1;
-    int64_t samples = isnan(r->chunk_s) ? c->chunk_samples : (int64_t)(r->chunk_s * c->rate_hz);
+    int64_t samples = isnan(r->chunk_s) ? c->chunk_samples : llround(r->chunk_s * c->rate_hz);
     if (c->chunk_fixed && !isnan(r->chunk_s) && samples / hop != c->chunk_samples / hop)
         return saw_fail(t->ctx, SAW_ERR_ARGUMENT,
                         "%s works only with chunks of %.2f s: leave --chunk out", r->model,
@@ -342,6 +343,8 @@ static saw_status plan(saw_trainer *t)
             if (t->plan.memory_bytes <= limit || !limit) {
                 t->plan.checkpointing = names[how];
                 t->plan.memory_limit = r->memory;
+                if (automatic)
+                    t->recipe->chunk_s = (double)samples / c->rate_hz;
                 return SAW_OK;
             }
         }
@@ -487,11 +490,16 @@ void saw_trainer_close(saw_trainer *t)
 
 /* ---- state ----------------------------------------------------------------------------------- */
 
-enum { COUNTS = 3, FIGURES = 4 };
+enum { COUNTS = 4, FIGURES = 4 };
+
+static int64_t fingerprint_number(const saw_trainer *t)
+{
+    return (int64_t)strtoull(t->fingerprint, NULL, 16);
+}
 
 static saw_status save_state(saw_trainer *t)
 {
-    int64_t counts[COUNTS] = {t->step, t->validated, t->bad};
+    int64_t counts[COUNTS] = {t->step, t->validated, t->bad, fingerprint_number(t)};
     double figures[FIGURES] = {t->best, t->base_sdr, t->base_forgetting, t->seconds};
     nn_optim_array arrays[NN_OPTIM_ARRAYS + 4] = {{"run.counts", SAW_I64, COUNTS, counts},
                                                   {"run.figures", SAW_F64, FIGURES, figures}};
@@ -538,6 +546,9 @@ static saw_status read_state(saw_trainer *t, saw_checkpoint *file)
         status = saw_checkpoint_read_f32(file, statistics, 0, t->n_statistics, t->statistics);
     if (status)
         return status;
+    if (n[3] != fingerprint_number(t))
+        return saw_fail(t->ctx, SAW_ERR_FORMAT, "the run in %s began with another model than %s",
+                        saw_run_folder_path(t->folder), t->recipe->model);
     t->step = n[0];
     t->validated = n[1];
     t->bad = n[2];
@@ -841,22 +852,33 @@ static void pull_to_start(saw_trainer *t, double strength)
         g[i] += (float)strength * (p[i] - t->start[i]);
 }
 
+/* One forward and backward of a step, the gradients added to those of the ones before. */
+static saw_status accumulate(saw_trainer *t, int64_t a, double *loss)
+{
+    int64_t forward = t->step * t->recipe->accumulate + a;
+    saw_status status = fill_inputs(t, forward);
+    saw_run_accumulate(t->run, a > 0);
+    saw_run_seed(t->run, draw(t, 2, (uint64_t)forward));
+    if (!status)
+        status = saw_run_execute(t->run);
+    if (!status)
+        follow_batch(t);
+    *loss += *(const float *)saw_run_named(t->run, "loss").data;
+    return status;
+}
+
 static saw_status train_step(saw_trainer *t)
 {
     const saw_recipe *r = t->recipe;
     double start = saw_seconds(), loss = 0;
+    size_t bytes = (size_t)t->n_statistics * sizeof *t->statistics;
+    memcpy(t->statistics_before, t->statistics, bytes);
     for (int64_t a = 0; a < r->accumulate; a++) {
-        int64_t forward = t->step * r->accumulate + a;
-        saw_status status = fill_inputs(t, forward);
-        if (status)
+        saw_status status = accumulate(t, a, &loss);
+        if (status) { /* as if the step had not begun */
+            memcpy(t->statistics, t->statistics_before, bytes);
             return status;
-        saw_run_accumulate(t->run, a > 0);
-        saw_run_seed(t->run, draw(t, 2, (uint64_t)forward));
-        status = saw_run_execute(t->run);
-        if (status)
-            return status;
-        follow_batch(t);
-        loss += *(const float *)saw_run_named(t->run, "loss").data;
+        }
     }
     if (t->start)
         pull_to_start(t, r->l2sp * (double)r->accumulate);
@@ -910,7 +932,8 @@ static saw_status find_statistics(saw_trainer *t)
         t->n_statistics = at;
         if (!pass) {
             t->running = saw_calloc(t->ctx, (size_t)n + 1, sizeof *t->running);
-            t->statistics = saw_calloc(t->ctx, (size_t)at + 1, sizeof *t->statistics);
+            t->statistics = saw_calloc(t->ctx, 2 * (size_t)at + 1, sizeof *t->statistics);
+            t->statistics_before = t->statistics + at;
             status = t->running && t->statistics ? SAW_OK : SAW_ERR_MEMORY;
         }
     }
@@ -962,10 +985,11 @@ static saw_status start_run(saw_trainer *t)
         return status;
     saw_checkpoint *file = NULL;
     status = saw_run_folder_load_state(t->folder, &file);
-    if (!status)
+    bool begun = file != NULL;
+    if (!status && begun)
         status = read_state(t, file);
     saw_checkpoint_close(file);
-    return status ? status : saw_run_log_cut(t->folder, t->step);
+    return status ? status : saw_run_log_cut(t->folder, begun ? t->step : -1);
 }
 
 static saw_status save_all(saw_trainer *t)

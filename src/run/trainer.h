@@ -22,12 +22,11 @@ typedef struct saw_train_plan {
     int64_t chunk_samples, steps;
     int batch, accumulate, rate_hz;
     int train_songs, valid_songs;
-    const char *adapter; /* NULL: none */
 } saw_train_plan;
 
 typedef struct saw_train_progress {
     int64_t step, steps; /* done, of */
-    double loss;         /* mean since the last report */
+    double loss;         /* of the last step */
     double grad_norm, lr, seconds_left, steps_per_s;
     bool validated;                           /* the figures below are new */
     double sdr_db, best_sdr_db, base_sdr_db;  /* NaN: not measured */

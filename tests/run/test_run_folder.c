@@ -118,7 +118,8 @@ static void test_one_run_one_folder(void **state)
     struct stat s;
     assert_int_equal(stat("one/best", &s), 0);
     saw_checkpoint *none;
-    assert_int_equal(saw_run_folder_load_state(f, &none), SAW_ERR_IO);
+    assert_int_equal(saw_run_folder_load_state(f, &none), SAW_OK);
+    assert_null(none);
     saw_run_folder_close(f);
     r.resume = "one"; /* the lock was given back */
     assert_int_equal(saw_run_folder_open(ctx, &r, &f), SAW_OK);
