@@ -650,7 +650,7 @@ typedef struct weight_blocks {
 
 static weight_blocks weight_blocks_of(const conv_attr *a)
 {
-    enum { LARGE = 96, ENOUGH = 4 };
+    enum { LARGE = 128, ENOUGH = 4 };
     weight_blocks b = {.t = phase_of(a, 0, 0), .f = phase_of(a, 1, 0)};
     b.runs = run_count(a, &b.t, &b.f);
     b.run = a->kernel[1] * a->in * (b.runs == 1 ? a->kernel[0] : 1);
