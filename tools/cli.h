@@ -10,7 +10,7 @@
 
 extern const command command_separate, command_inspect, command_convert, command_bench,
     command_evaluate, command_model, command_finetune, command_train,
-    command_dataset, command_report;
+    command_dataset, command_report, command_merge;
 
 /** Open a context whose warnings go to stderr and that Ctrl-C cancels. NULL after saying why not.
  * threads 0: one per processor. */

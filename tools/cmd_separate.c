@@ -19,6 +19,7 @@
 typedef struct options {
     const char *output, *template_text, *format, *subtype;
     texts models, configs, settings, stems, weights;
+    const char *adapter, *adapter_scale;
     const char *residual, *chunk, *stitch, *precision, *ensemble, *device;
     int64_t overlap, batch, threads;
     double start_s, duration_s;
@@ -61,6 +62,10 @@ static const flag flags[] = {
      0, 0},
     {"set", 0, FLAG_TEXTS, AT(settings), "KEY=VALUE",
      "a setting that goes before the configuration, or before what was inferred", 0, 0},
+    {"adapter", 'a', FLAG_TEXT, AT(adapter), "DIR",
+     "an adapter of `bandsaw finetune` or of peft, merged into the model when it is loaded", 0, 0},
+    {"adapter-scale", 0, FLAG_TEXT, AT(adapter_scale), "SHARE",
+     "how much of its change is made, default 1", 0, 0},
     {"list-models", 0, FLAG_SWITCH, AT(list_models), NULL, "list the models folder and stop", 0, 0},
     {"stems", 0, FLAG_LIST, AT(stems), "A,B",
      "only these; what no wanted stem needs is not computed", 0, 0},
@@ -164,6 +169,10 @@ static int check_options(const options *o, int inputs, char **input)
         return bad("there are too many models for an ensemble");
     if (o->configs.count && o->models.count && o->configs.count != o->models.count)
         return bad("--config is wanted once for every --model, or not at all");
+    if (o->adapter && o->models.count > 1)
+        return bad("--adapter is for one model: leave it out, or merge it with `bandsaw merge`");
+    if (o->adapter_scale && !o->adapter)
+        return bad("--adapter-scale needs --adapter");
     if (o->weights.count && o->weights.count != o->models.count)
         return bad("--weights needs one number for every --model");
     if (o->weights.count && strncmp(o->ensemble, "mean", 4))
@@ -181,6 +190,7 @@ static int make_job_options(saw_context *ctx, const options *o, saw_job_options 
                              .device = o->device,
                              .settings = o->settings.item,
                              .n_settings = o->settings.count,
+                             .adapter = o->adapter,
                              .stems = o->stems.count ? o->stems.item : NULL,
                              .n_stems = o->stems.count,
                              .residual = o->residual,
@@ -197,6 +207,11 @@ static int make_job_options(saw_context *ctx, const options *o, saw_job_options 
         job->precision = !strcmp(o->precision, "f32")    ? SAW_PRECISION_F32
                          : !strcmp(o->precision, "bf16") ? SAW_PRECISION_BF16
                                                          : SAW_PRECISION_INT8;
+    if (o->adapter_scale && !(saw_parse_double(o->adapter_scale, &job->adapter_strength) &&
+                              job->adapter_strength > 0 && job->adapter_strength <= 2))
+        return usage_error("separate",
+                           "--adapter-scale %s makes no sense: a share above 0 is wanted, as 0.5",
+                           o->adapter_scale);
     if (o->ensemble)
         saw_ensemble_kind_parse(o->ensemble, &job->ensemble);
     for (int i = 0; i < o->weights.count; i++)

@@ -399,7 +399,9 @@ saw_status saw_job_open(saw_context *ctx, const saw_job_options *options, saw_jo
                                    .settings = options->settings,
                                    .n_settings = options->n_settings,
                                    .precision = options->precision,
-                                   .device = options->device};
+                                   .device = options->device,
+                                   .adapter = options->adapter,
+                                   .adapter_strength = options->adapter_strength};
         status = saw_separator_open(ctx, options->models[m], &o, &v->separator);
         v->info = status ? NULL : saw_separator_get_info(v->separator);
     }

@@ -22,6 +22,8 @@ typedef struct saw_job_options {
     int n_models;
     const char *const *settings; /* "key=value" that go before every model's configuration */
     int n_settings;
+    const char *adapter;     /* of the only model; NULL: none */
+    double adapter_strength; /* 0: 1 */
     saw_precision precision;
     const char *device;
     saw_ensemble_kind ensemble; /* of two models or more */
