@@ -24,4 +24,7 @@ void tiny_model_write(const char *path, const tiny_model *options);
 /** The configuration as JSON, as it is in the file; static storage, valid until the next call. */
 const char *tiny_model_config(const tiny_model *options);
 
+/** A Spleeter of a few filters, 8000 Hz, stems vocals and drums: with batch norms and dropout. */
+void tiny_unet_write(const char *path);
+
 #endif
