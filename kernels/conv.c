@@ -184,6 +184,12 @@ static uint32_t axes(const void *attr, int n_in, const saw_dims *in, int operand
     return operand == 0 ? SAW_AXIS(0) : operand >= n_in ? SAW_AXIS(0) | SAW_AXIS(1) : 0;
 }
 
+/* The adjoint: the gradient of x is cut as the output is, that of the output as x. */
+static uint32_t backward_axes(const void *attr, int n_in, const saw_dims *in, int operand)
+{
+    return axes(attr, n_in, in, operand == 0 ? n_in : operand >= n_in ? 0 : operand);
+}
+
 static uint32_t keep(const void *attr, uint32_t want, int n_in)
 {
     (void)attr, (void)n_in;
@@ -819,6 +825,7 @@ const saw_op saw_op_conv = {
     .list = list,
     .cpu_forward = cpu_conv,
     .cpu_backward = cpu_conv_backward,
+    .backward_axes = backward_axes,
     .backward_parts = backward_parts,
     .backward_scratch = backward_scratch,
     .differentiable = true,

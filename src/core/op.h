@@ -135,6 +135,9 @@ struct saw_op {
     /* Backward. An entry whose gradients go to data and to weights is recorded as two: one for the
      * data, which is cut like any other; one for the weights, which is not cut: each of its parts
      * writes rows of its own, and their number changes no bit. */
+    /** The axes of cpu_backward, whose gradients of data may be cut along others; operands are
+     * numbered as in forward. NULL: `axes`. */
+    uint32_t (*backward_axes)(const void *attr, int n_in, const saw_dims *in, int operand);
     /** Parts of the gradients of weights. NULL: 1. */
     int64_t (*backward_parts)(const void *attr, int n_in, const saw_dims *in, const saw_dims *out);
     /** Bytes of scratch for a call of cpu_backward. NULL: none. */

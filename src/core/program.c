@@ -19,7 +19,7 @@ enum { MAX_GROUP = 40 };
  * cache, L2. Packed weights are read in order and, unless they come from memory, mostly behind the
  * arithmetic. */
 static const double COST_MEMORY = 1.0, COST_L3 = 0.22, COST_L2 = 0.06, COST_WEIGHT = 0.05,
-                    COST_FAR_WEIGHT = 0.5, COST_FLOP = 0.01;
+                    COST_FAR_WEIGHT = 0.5, COST_REPACK = 1.0, COST_FLOP = 0.01, COST_CALL = 1000;
 static const double L2_BYTES = 384e3, L3_BYTES = 12e6, NO_CACHE_BYTES = 48e6;
 
 /* Cost of a byte inside a tile that takes so much scratch. */
@@ -68,6 +68,9 @@ static uint32_t operand_axes(const saw_program *p, int i, int k)
         (is_weight(p, fv) && ((f > 0 && !e->op->axes) || x->dims.n != pe->in_dims[pe->n_in].n)))
         return 0;
     uint32_t all = SAW_LEADING(x->dims.n - 1);
+    bool fast = e->backward && p->device == SAW_DEVICE_CPU && !pe->reference;
+    if (fast && e->op->backward_axes)
+        return e->op->backward_axes(e->attr, pe->n_in, pe->in_dims, f);
     return e->op->axes ? e->op->axes(e->attr, pe->n_in, pe->in_dims, f) : all;
 }
 
@@ -234,7 +237,8 @@ static int64_t tile_count(const group *g)
 
 /* What the group costs with these extents, all but the border traffic. */
 static double tile_cost(const saw_program *p, const group *g, double weight_bytes,
-                        double dealt_bytes, int dealt_axis, double inner_bytes, double flops)
+                        double dealt_bytes, double repacked, int dealt_axis, double inner_bytes,
+                        double flops)
 {
     slot slots[MAX_GROUP * 4];
     size_t scratch;
@@ -249,6 +253,8 @@ static double tile_cost(const saw_program *p, const group *g, double weight_byte
     double each =
         weight_bytes + dealt_bytes * dealt_tiles / (double)tiles; /* that one tile reads */
     cost += each * (double)tiles * (each <= L3_BYTES ? COST_WEIGHT : COST_FAR_WEIGHT);
+    cost += repacked * each * (double)tiles * COST_REPACK;
+    cost += COST_CALL * (double)tiles * g->count;
     double work = cost + flops * COST_FLOP;
     int64_t rounds = (tiles + p->threads - 1) / p->threads;
     return cost + work * ((double)(rounds * p->threads) / (double)tiles - 1);
@@ -258,12 +264,14 @@ static double tile_cost(const saw_program *p, const group *g, double weight_byte
  * the axes from the innermost outwards and from the outermost inwards. */
 static double choose_extents(const saw_program *p, group *g)
 {
-    double weights = 0, dealt = 0, inner = 0, flops = 0;
+    double weights = 0, dealt = 0, repacked = 0, inner = 0, flops = 0;
     int dealt_axis = 0;
     int last = g->first + g->count - 1;
     for (int i = g->first; i <= last; i++) {
         const planned_entry *pe = &p->entries[i];
         flops += pe->flops;
+        if (pe->e->backward && pe->e->op->pack)
+            repacked += pe->weight_bytes;
         if (pe->e->op->dealt_axis > 0) {
             dealt += pe->weight_bytes;
             dealt_axis = pe->e->op->dealt_axis;
@@ -276,6 +284,7 @@ static double choose_extents(const saw_program *p, group *g)
                 inner += 2.0 * (double)value_bytes(p, root);
         }
     }
+    repacked /= weights + dealt > 0 ? weights + dealt : 1;
     for (int a = 0; a < SAW_MAX_DIMS; a++)
         g->size[a] = g->axes & SAW_AXIS(a) ? axis_size(p, g->first, a) : 1;
     double best = -1;
@@ -290,7 +299,7 @@ static double choose_extents(const saw_program *p, group *g)
             for (int64_t e = 2; i < 0 || g->extent[a] < g->size[a]; e *= 2) {
                 if (i >= 0)
                     g->extent[a] = e < g->size[a] ? e : g->size[a];
-                double c = tile_cost(p, g, weights, dealt, dealt_axis, inner, flops);
+                double c = tile_cost(p, g, weights, dealt, repacked, dealt_axis, inner, flops);
                 if (best < 0 || c < best) {
                     best = c;
                     memcpy(best_extent, g->extent, sizeof best_extent);

@@ -165,11 +165,13 @@ static saw_val merge(saw_graph *g, const saw_adapted *row, saw_site_kind kind, c
         saw_dims other = dims;
         other.d[0] = dims.d[1];
         other.d[1] = dims.d[0];
-        y = saw_scale(g, saw_permute(g, saw_reshape(g, y, other), order), 1);
-        return merged_tap(g, m, kind, "weight", y);
+        y = saw_permute(g, saw_reshape(g, y, other), order);
+    } else if (dims.n != 2) {
+        y = saw_reshape(g, y, dims);
     }
-    y = merged_tap(g, m, kind, "weight", y);
-    return dims.n == 2 ? y : saw_reshape(g, y, dims);
+    if (dims.n != 2) /* a copy, for only what is no view can be packed */
+        y = saw_scale(g, y, 1);
+    return merged_tap(g, m, kind, "weight", y);
 }
 
 /* ---- sites ----------------------------------------------------------------------------------- */

@@ -211,6 +211,16 @@ static uint32_t forward_axes(const subject *s, int i)
                           : SAW_LEADING(s->dims[i].n - 1);
 }
 
+/* Axes of forward operand i in this order. */
+static uint32_t order_axes(const subject *s, const order *o, int i)
+{
+    const saw_op *op = s->e->op;
+    if (!o->backward || o->on != CPU || !op->backward_axes)
+        return forward_axes(s, i);
+    bool whole = i < s->n_in && (s->k->params >> i & 1 || !s->dims[i].n);
+    return whole ? 0 : op->backward_axes(s->e->attr, s->n_in, s->dims, i);
+}
+
 /* The forward operand that operand i of this order stands for. */
 static int stands_for(const subject *s, const order *o, int i)
 {
@@ -225,20 +235,20 @@ static uint32_t cut_axes(const subject *s, const order *o)
     uint32_t axes = SAW_ALL_AXES;
     for (int i = 0; i < (o->backward ? s->n_in : s->n_out); i++)
         if (!o->backward)
-            axes &= forward_axes(s, s->n_in + i);
+            axes &= order_axes(s, o, s->n_in + i);
         else if (o->want >> i & 1)
-            axes &= forward_axes(s, i);
+            axes &= order_axes(s, o, i);
     if (!o->backward && s->e->op->disjoint)
         axes |= s->e->op->disjoint(s->e->attr, s->n_in, s->dims);
     return axes;
 }
 
 /* Extent of a cut axis: of any operand that is cut along it. */
-static int64_t extent_of(const subject *s, int axis)
+static int64_t extent_of(const subject *s, const order *o, int axis)
 {
     int64_t n = 0;
     for (int i = 0; i < s->n_in + s->n_out; i++)
-        if (forward_axes(s, i) & SAW_AXIS(axis) && s->dims[i].d[axis] > n)
+        if (order_axes(s, o, i) & SAW_AXIS(axis) && s->dims[i].d[axis] > n)
             n = s->dims[i].d[axis];
     return n;
 }
@@ -359,7 +369,7 @@ static result run(const subject *s, const order *o)
     }
     size_t state_bytes = op->state ? op->state(s->e->attr, s->n_in, s->dims) : 0;
     void *state = calloc(1, state_bytes + 1);
-    int64_t extent = o->piece ? extent_of(s, o->axis) : 1, piece = o->piece ? o->piece : 1;
+    int64_t extent = o->piece ? extent_of(s, o, o->axis) : 1, piece = o->piece ? o->piece : 1;
     int64_t parts = o->parts ? o->parts : 1;
     for (int64_t lo = 0; lo < extent; lo += piece)
         for (int64_t part = 0; part < parts; part++) {
@@ -383,7 +393,7 @@ static result run(const subject *s, const order *o)
                 t[i] = x[i].t;
                 data[i] = x[i].t.data;
                 if (o->piece && x[i].t.ndim && t[i].dims[o->axis] > 1 &&
-                    forward_axes(s, stands_for(s, o, i)) & SAW_AXIS(o->axis)) {
+                    order_axes(s, o, stands_for(s, o, i)) & SAW_AXIS(o->axis)) {
                     t[i].dims[o->axis] = lo + piece < extent ? piece : extent - lo;
                     if (data[i])
                         data[i] = (char *)data[i] +
@@ -578,7 +588,7 @@ static void check_cuts(const subject *s, order o)
     uint32_t axes = cut_axes(s, &o);
     result whole = run(s, &o);
     for (int a = 0; a < SAW_MAX_DIMS; a++) {
-        int64_t extent = axes & SAW_AXIS(a) ? extent_of(s, a) : 0;
+        int64_t extent = axes & SAW_AXIS(a) ? extent_of(s, &o, a) : 0;
         if (extent < 2)
             continue;
         int64_t pieces[] = {1, 2, extent - 1};
