@@ -50,6 +50,7 @@ struct saw_trainer {
     saw_run_folder *folder;
     saw_song_score *scores; /* of all songs of a data set */
     saw_train_plan plan;
+    size_t validation_bytes; /* of a stream */
     /* the run's state, saved with the trainables and the optimizer's */
     int64_t step, validated; /* steps done; the last one that was validated */
     int64_t bad;             /* validations in a row without a better figure */
@@ -270,19 +271,29 @@ static saw_status check_options(const saw_trainer *t)
     return status;
 }
 
-/* Bytes of everything beside the data, for the program as it is planned. */
+static bool has_adapter(const saw_trainer *t)
+{
+    return nn_adapted_first(saw_program_graph(t->program)) != NULL;
+}
+
+/* Bytes of everything beside the data, for the program as it is planned. A validation runs while
+ * the run waits. */
 static size_t planned_bytes(const saw_trainer *t)
 {
     const saw_range *ranges;
     int n = saw_program_ranges(t->program, &ranges);
     nn_optim_options o = optim_options(t);
-    size_t bytes = saw_program_run_bytes(t->program) + saw_program_weight_bytes(t->program) +
-                   nn_optim_bytes(t->ctx, &o, n, ranges);
+    size_t weights = saw_program_weight_bytes(t->program),
+           bytes = saw_program_run_bytes(t->program) + nn_optim_bytes(t->ctx, &o, n, ranges) +
+                   t->validation_bytes;
     if (t->recipe->l2sp > 0)
         bytes += (size_t)saw_program_trainables(t->program) * sizeof(float);
-    if (t->teacher)
+    if (t->teacher) { /* its frozen weights are the adapted model's too */
+        size_t own = saw_program_weight_bytes(t->teacher);
+        weights = own > weights ? own : weights;
         bytes += saw_program_run_bytes(t->teacher);
-    return bytes;
+    }
+    return bytes + weights;
 }
 
 static saw_status plan_with(saw_trainer *t, int64_t samples, saw_checkpointing how)
@@ -304,11 +315,44 @@ static saw_status plan_with(saw_trainer *t, int64_t samples, saw_checkpointing h
     return status;
 }
 
+/* What a reader keeps of decoded audio: the songs of a part, or of all (SAW_SONG_UNUSED). */
+static size_t cache_bytes(const saw_dataset *d, saw_song_part part)
+{
+    enum { CACHE = 256 << 20 };
+    size_t sample = sizeof(float) * (size_t)(saw_dataset_channels(d) * saw_dataset_sources(d));
+    double bytes = 0;
+    for (int i = 0; i < saw_dataset_songs(d); i++) {
+        const saw_song *song = saw_dataset_song(d, i);
+        if (part == SAW_SONG_UNUSED || song->part == part)
+            bytes += (double)song->samples * (double)sample;
+    }
+    return bytes < CACHE ? (size_t)bytes : CACHE;
+}
+
 static size_t data_bytes(const saw_trainer *t)
 {
-    size_t chunk = (size_t)(t->setup.batch * t->setup.samples) * sizeof(float) * SAW_MAX_CHANNELS;
-    enum { CACHE = 256 << 20, QUEUE = 4 };
-    return (t->replay ? 2 : 1) * ((size_t)CACHE + QUEUE * chunk * (size_t)(t->setup.n_trained + 2));
+    enum { AHEAD = 2 }; /* batches that a sampler has ready */
+    size_t stems = (size_t)t->setup.n_trained,
+           batch = (size_t)(t->setup.batch * t->setup.samples) * sizeof(float) *
+                   (size_t)saw_dataset_channels(t->data),
+           queue = AHEAD * (stems + 1) * batch,
+           bytes = stems * batch + queue + cache_bytes(t->data, SAW_SONG_TRAIN),
+           valid = cache_bytes(t->data, SAW_SONG_VALID),
+           general = t->general ? cache_bytes(t->general, SAW_SONG_UNUSED) : 0;
+    if (t->replay)
+        bytes += queue + cache_bytes(t->replay, SAW_SONG_TRAIN);
+    return bytes + (valid > general ? valid : general);
+}
+
+static saw_status plan_validation(saw_trainer *t)
+{
+    saw_program *p;
+    saw_status status = saw_separator_plan(
+        t->base, &(saw_stream_options){.stems = t->outputs, .n_stems = t->setup.n_trained}, &p);
+    if (!status)
+        t->validation_bytes = saw_program_run_bytes(p) + saw_program_weight_bytes(p);
+    saw_program_close(p);
+    return status;
 }
 
 /* The chunk and the checkpointing that fit the memory: less of the one only when no more of the
@@ -333,10 +377,13 @@ static saw_status plan(saw_trainer *t)
     if (!c->chunk_fixed)
         samples = (samples + hop - 1) / hop * hop;
     samples = samples < c->min_samples ? c->min_samples : samples;
+    saw_status status = plan_validation(t);
+    if (status)
+        return status;
     int first = !strcmp(r->checkpointing, "on"), last = !strcmp(r->checkpointing, "off") ? 0 : 2;
     for (;;) {
         for (int how = first; how <= last; how++) {
-            saw_status status = plan_with(t, samples, (saw_checkpointing)how);
+            status = plan_with(t, samples, (saw_checkpointing)how);
             if (status)
                 return status;
             t->plan.memory_bytes += data_bytes(t);
@@ -353,9 +400,10 @@ static saw_status plan(saw_trainer *t)
             return saw_fail(
                 t->ctx, SAW_ERR_MEMORY,
                 "this run needs %.2f GB and %s %.2f GB: use a shorter --chunk (now %.1f s), a "
-                "smaller --batch or an adapter (--method lora)",
+                "smaller --batch%s",
                 (double)t->plan.memory_bytes * 1e-9, r->memory ? "the limit is" : "there are",
-                (double)limit * 1e-9, (double)samples / c->rate_hz);
+                (double)limit * 1e-9, (double)samples / c->rate_hz,
+                has_adapter(t) ? "" : " or an adapter (--method lora)");
         samples = less;
     }
 }
@@ -631,11 +679,6 @@ static saw_status read_trained(void *user, const char *name, const saw_dims *dim
             return SAW_OK;
         }
     return saw_weights_read(t->weights, name, dims, out);
-}
-
-static bool has_adapter(const saw_trainer *t)
-{
-    return nn_adapted_first(saw_program_graph(t->program)) != NULL;
 }
 
 /* Write the present weights into a folder of the run: an adapter, or the whole model. */

@@ -3,7 +3,7 @@
  * seconds. A run that was stopped, by a signal at any moment or by kill -9 in a step, a validation
  * or a save, and went on is to the bit the run that was not: its state, its log, its checkpoints.
  */
-#include "run/score.h"
+#include "run/run_folder.h"
 #include "run/separator.h"
 #include "run/trainer.h"
 #include "support/songs.h"
@@ -358,6 +358,155 @@ static void test_there_were_enough(void **state)
     assert_true(kills_in_validation > 0 && kills_in_saves > 0);
 }
 
+/* ---- the base ---------------------------------------------------------------------------------
+ */
+
+/* SDR of the model itself on the songs that validate. */
+static double base_sdr(const char *const *settings)
+{
+    static const char *const stems[] = {"vocals", "drums"};
+    saw_context *ctx;
+    saw_recipe r;
+    saw_separator *base;
+    saw_dataset *d;
+    saw_song_score scores[SONGS];
+    int n;
+    double sdr;
+    assert_int_equal(saw_context_open(&ctx, &(saw_options){.threads = 2}), SAW_OK);
+    make_recipe(ctx, &r, "none", settings);
+    assert_int_equal(saw_separator_open(ctx, r.model, NULL, &base), SAW_OK);
+    assert_int_equal(
+        saw_dataset_open(
+            ctx, r.data,
+            &(saw_dataset_options){.stems = stems, .n_stems = 2, .rate_hz = RATE, .channels = 2},
+            &d),
+        SAW_OK);
+    assert_int_equal(saw_run_split(ctx, &r, d), SAW_OK);
+    assert_int_equal(saw_score_songs(ctx, base, d,
+                                     &(saw_score_options){.part = SAW_SONG_VALID,
+                                                          .outputs = stems,
+                                                          .n_outputs = 2,
+                                                          .song_seconds = r.valid_seconds},
+                                     scores, &n, &sdr),
+                     SAW_OK);
+    saw_dataset_close(d);
+    saw_separator_close(base);
+    saw_recipe_free(&r);
+    saw_context_close(ctx);
+    return sdr;
+}
+
+/* A LoRA whose B is zero is the model itself: in the file that is validated, and in the first step,
+ * whose loss is that of a run that trains the model's own weights. */
+static void test_lora_begins_as_the_base(void **state)
+{
+    (void)state;
+    static const char *const methods[] = {"method=full", "method=lora", "method=rslora",
+                                          "method=lora-attn"};
+    double first = 0, sdr = 0;
+    for (int i = 0; i < 4; i++) {
+        const char *const settings[] = {"model=model.safetensors",
+                                        methods[i],
+                                        "optimizer=sgd",
+                                        "steps=1",
+                                        "augment=gain",
+                                        NULL};
+        remove_runs();
+        trap t = {0};
+        if (i == 0)
+            sdr = base_sdr(settings);
+        assert_int_equal(train("whole", settings, 2, &t, 0), SAW_OK);
+        json_t *log = read_log("whole");
+        double loss = 0;
+        for (size_t k = 0; k < json_array_size(log); k++) {
+            const json_t *record = json_array_get(log, k);
+            if (!strcmp(json_string_value(json_object_get(record, "type")), "step"))
+                loss = json_real_value(json_object_get(record, "loss"));
+        }
+        json_decref(log);
+        first = i ? first : loss;
+        if (t.base_sdr_db != sdr || loss != first)
+            fail_msg("%s: SDR %.17g, the base's %.17g; loss %.17g, the base's %.17g", methods[i],
+                     t.base_sdr_db, sdr, loss, first);
+        assert_true(isfinite(sdr) && loss > 0);
+    }
+    remove_runs();
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static double status_bytes(const char *what)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    double kilobytes = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, what, strlen(what)))
+            kilobytes = atof(line + strlen(what) + 1);
+    if (f)
+        fclose(f);
+    return kilobytes * 1024;
+}
+
+/* Beside what is planned: threads, libraries, songs' names, the tape. */
+static const double CONSTANT_BYTES = 32e6;
+
+/* Whether a run takes what it said that it would. */
+static bool takes_what_was_planned(const char *const *settings)
+{
+    trap t = {0};
+    saw_recipe r;
+    saw_trainer *trainer;
+    double before = status_bytes("VmRSS");
+    assert_int_equal(saw_context_open(&t.ctx, &(saw_options){.threads = 2}), SAW_OK);
+    make_recipe(t.ctx, &r, "whole", settings);
+    if (saw_trainer_open(t.ctx, &r, &trainer) || saw_trainer_run(trainer, on_progress, &t))
+        fail_msg("%s", saw_context_error(t.ctx));
+    const saw_train_plan *plan = saw_trainer_plan(trainer);
+    double planned = (double)plan->memory_bytes, measured = status_bytes("VmHWM") - before;
+    for (; *settings; settings++)
+        printf("%s ", *settings);
+    printf("(%s): planned %.1f MB, measured %.1f MB\n", plan->checkpointing, planned * 1e-6,
+           measured * 1e-6);
+    bool good = fabs(measured - planned) <= 0.05 * planned + CONSTANT_BYTES;
+    saw_trainer_close(trainer);
+    saw_recipe_free(&r);
+    saw_context_close(t.ctx);
+    fflush(stdout);
+    return good;
+}
+
+static void test_planned_memory(void **state)
+{
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* shadows and red zones are not planned */
+#endif
+    static const char *const runs[][8] = {
+        {"method=full", "checkpointing=off"},
+        {"method=full", "checkpointing=on", "optimizer=muon", "ema=0.9"},
+        {"method=lora", "checkpointing=off"},
+        {"method=lora", "checkpointing=on"},
+        {"method=lora", "checkpointing=off", "rehearsal=on"},
+    };
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        const char *settings[SETTINGS] = {"model=model.safetensors", "steps=2", "batch=32",
+                                          "chunk_s=8"};
+        for (int k = 0; k < 8 && runs[i][k]; k++)
+            settings[4 + k] = runs[i][k];
+        remove_runs();
+        pid_t pid = fork();
+        if (pid == 0) {
+            bool good = takes_what_was_planned(settings);
+            _exit(good ? 0 : 1);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        assert_int_equal(status, 0);
+    }
+    remove_runs();
+}
+
 static int enter(void **state)
 {
     (void)state;
@@ -398,6 +547,8 @@ int main(void)
         cmocka_unit_test(test_prodigy),
         cmocka_unit_test(test_batch_norm_and_dropout),
         cmocka_unit_test(test_there_were_enough),
+        cmocka_unit_test(test_lora_begins_as_the_base),
+        cmocka_unit_test(test_planned_memory),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }
