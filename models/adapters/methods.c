@@ -136,6 +136,9 @@ static saw_status add_rows(saw_context *ctx, const char *text, int f, int layers
 /* text with {rank} and {alpha} replaced. */
 static void add_numbers(const char *text, int rank, double alpha, saw_buffer *out)
 {
+    char number[32];
+    snprintf(number, sizeof number, "%.17g", alpha);
+    number[strcspn(number, ",")] = number[strcspn(number, ",")] ? '.' : 0; /* of some locales */
     while (*text) {
         size_t n = strcspn(text, "{");
         saw_buffer_add(out, text, n);
@@ -144,7 +147,7 @@ static void add_numbers(const char *text, int rank, double alpha, saw_buffer *ou
             saw_buffer_printf(out, "%d", rank);
             text += 6;
         } else if (!strncmp(text, "{alpha}", 7)) {
-            saw_buffer_printf(out, "%.17g", alpha);
+            saw_buffer_printf(out, "%s", number);
             text += 7;
         } else if (*text) {
             saw_buffer_add(out, text++, 1);
