@@ -52,6 +52,8 @@ saw_val saw_linear(saw_graph *g, saw_val x, saw_val w, saw_val bias);
  * when `ragged` is false. */
 saw_val saw_band_linear(saw_graph *g, saw_val x, int bands, const saw_val *w, const saw_val *bias,
                         bool ragged);
+/** b a of few columns: b [N, r], a [r, K] -> [N, K]. */
+saw_val saw_rank_product(saw_graph *g, saw_val b, saw_val a);
 /** x / max(|x|, 1e-12) sqrt(D) gamma over the last axis: gamma [D]. */
 saw_val saw_rmsnorm(saw_graph *g, saw_val x, saw_val gamma);
 /** The same within every band of ragged x [..., R]: gamma[b] [width of band b]. */

@@ -56,8 +56,7 @@ static saw_val flat(saw_graph *g, saw_val v, int64_t rows, int64_t inner)
 
 saw_val saw_lora_product(saw_graph *g, const saw_matrix *m, int rank, saw_val a, saw_val b)
 {
-    a = saw_permute(g, flat(g, a, rank, m->in), (const int[]){1, 0}); /* [in, rank] */
-    return saw_linear(g, flat(g, b, m->out, rank), a, 0);
+    return saw_rank_product(g, flat(g, b, m->out, rank), flat(g, a, rank, m->in));
 }
 
 saw_val saw_lora_apply(saw_graph *g, const saw_site *site, const saw_val *tensors, int first,

@@ -544,7 +544,7 @@ static void survey(saw_program *p)
         const saw_op *op = pe->e->op;
         pe->flops = entry_flops(p, pe);
         p->flops += pe->flops;
-        pe->reference = pe->e->backward && is_step(p, pe->e->forward);
+        pe->reference = pe->e->backward && op->pack && is_step(p, pe->e->forward);
         for (int k = 0; k < pe->e->n_in; k++)
             if (wants_packed(p, pe, k) && !can_pack(p, i, pe->e->in[k]))
                 pe->reference = true;

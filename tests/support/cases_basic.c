@@ -50,6 +50,11 @@ static saw_val linear(saw_graph *g, const saw_val *in)
     return saw_linear(g, in[0], in[1], in[2]);
 }
 
+static saw_val rank_product(saw_graph *g, const saw_val *in)
+{
+    return saw_rank_product(g, in[0], in[1]);
+}
+
 static saw_val band_linear_ragged(saw_graph *g, const saw_val *in)
 {
     return saw_band_linear(g, in[0], 3, in + 1, in + 4, true);
@@ -190,6 +195,8 @@ static const op_case cases[] = {
     {.name = "cmul, long rows", .record = cmul, .in = {D(2, 602), D(2, 602)}},
     {.name = "linear", .record = linear, .in = {D(2, 5, 3, 19), D(23, 19), D(23)}, .params = 6},
     {.name = "linear, no bias", .record = linear, .in = {D(9, 129), D(65, 129)}, .params = 2},
+    {.name = "rank_product", .record = rank_product, .in = {D(37, 5), D(5, 131)}},
+    {.name = "rank_product, many columns", .record = rank_product, .in = {D(19, 3), D(3, 2311)}},
     {.name = "linear, many rows", /* and several blocks of the weight */
      .record = linear,
      .in = {D(3, 67, 41), D(203, 41), D(203)},
