@@ -2,6 +2,9 @@
 
     python roformer_peers.py torch [--bf16] [--compile]
     python roformer_peers.py openvino [--bf16 | --int8]
+    python roformer_peers.py torch --train full|lora [--checkpoint] [--bf16]
+
+With --train: whole steps (forward, backward, AdamW; waveform L1 and multi-resolution STFT) on 4 s, as `bench_model --train`.
 
 Needs torch (and openvino) from PyPI, in an environment of their own; nothing here is used by bandsaw. Prints seconds of
 each run and the error against the stored samples when --golden FOLDER is given. For a fair torch run preload jemalloc with
@@ -136,6 +139,71 @@ def mix():
     return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
+class LowRank(nn.Module):
+    def __init__(self, base, rank=8):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.a, self.b = nn.Linear(base.in_features, rank, bias=False), nn.Linear(rank, base.out_features, bias=False)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        return self.base(x) + self.b(self.a(x))
+
+
+def add_low_rank(module):
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Linear):
+            setattr(module, name, LowRank(child))
+        else:
+            add_low_rank(child)
+
+
+def spectral_loss(y, target):
+    total = (y - target).abs().mean()
+    for window in (4096, 2048, 1024, 512, 256):
+        n = max(window, 2048)
+        z = torch.stft((y - target).flatten(0, -2), n, 147, window, torch.hann_window(window), return_complex=True)
+        total = total + z.abs().mean()
+    return total
+
+
+def train(o):
+    global SAMPLES
+    SAMPLES = 176400
+    with torch.no_grad():
+        model = build().train()
+    if o.train == "lora":
+        model.requires_grad_(False)
+        add_low_rank(model.layers)
+    if o.checkpoint:
+        from torch.utils.checkpoint import checkpoint
+        for pair in model.layers:
+            for block in pair:
+                block.forward = (lambda f: lambda x: checkpoint(f, x, use_reentrant=False))(block.forward)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, 3e-4)
+    window, audio = torch.hann_window(N_FFT), mix()
+    seconds = []
+    for i in range(o.runs + 1):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        spectrum = torch.stft(audio, N_FFT, HOP, window=window, return_complex=True)
+        x = torch.view_as_real(spectrum).permute(2, 1, 0, 3).reshape(1, spectrum.shape[-1], -1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=o.bf16):
+            y = model(x).float()
+        y = torch.view_as_complex(y.reshape(y.shape[1], 1025, 2, 2).permute(2, 1, 0, 3).contiguous())
+        out = torch.istft(y, N_FFT, HOP, window=window, length=SAMPLES)
+        loss = spectral_loss(out, 0.5 * audio)
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - start)
+        print(f"step {i}{' (warm-up)' if i == 0 else ''}: {seconds[-1]:.2f} s, loss {loss.item():.6g}", flush=True)
+    best = sorted(seconds[1:])
+    print(f"torch {o.train}{' checkpointed' if o.checkpoint else ''}{' bf16' if o.bf16 else ''}: median "
+          f"{best[len(best) // 2]:.2f} s, best {best[0]:.2f} s, peak resident "
+          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("peer", choices=["torch", "openvino"])
@@ -145,9 +213,13 @@ def main():
     p.add_argument("--runs", type=int, default=3)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--golden")
+    p.add_argument("--train", choices=["full", "lora"])
+    p.add_argument("--checkpoint", action="store_true")
     o = p.parse_args()
     torch.set_num_threads(o.threads)
     torch.set_flush_denormal(True)
+    if o.train:
+        return train(o)
     window = torch.hann_window(N_FFT)
     with torch.inference_mode():
         model = build()

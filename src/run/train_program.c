@@ -62,7 +62,6 @@ saw_status saw_train_program_build(saw_context *ctx, const saw_train_setup *t, s
     }
     return saw_program_build(g,
                              &(saw_program_options){.device = SAW_DEVICE_CPU,
-                                                    .precision = t->precision,
                                                     .outputs = t->n_loss ? NULL : outputs,
                                                     .n_outputs = t->n_loss ? 0 : t->n_rehearsed},
                              out);

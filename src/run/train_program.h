@@ -22,7 +22,6 @@ typedef struct saw_train_setup {
     const nn_loss_term *loss;
     int n_loss;
     saw_checkpointing checkpointing;
-    saw_precision precision;
     /** Before the model is recorded: what adapts it and how its layers train. After it: mark what
      * trains. Either may be NULL. */
     void (*before)(saw_graph *g, void *user);
