@@ -122,6 +122,10 @@ static inline const saw_model_common *saw_model_common_of(const saw_model_spec *
     return (const saw_model_common *)spec->options;
 }
 
+/** First values of a model that is trained from nothing (saw_checkpoint_formula). */
+void saw_model_start(const saw_checkpoint *ck, uint64_t seed, const saw_ckpt_tensor *t,
+                     int64_t first, int64_t n, float *out);
+
 /** For `infer`: whether there is a tensor of that name; dim `axis` of the tensor of a name
  * (printf), 0 when there is none; how many of before0after, before1after, ... there are. */
 bool saw_shape_has(const saw_checkpoint *ck, const char *name);

@@ -212,8 +212,10 @@ static saw_status make_recipe(saw_context *ctx, const options *o, bool scratch, 
     }
     if (!status && o->preset)
         status = saw_recipe_set_preset(r, o->preset);
-    if (!status && scratch && !o->resume)
-        status = saw_recipe_set(r, "train", "method", "full");
+    static const char *const nothing[][2] = {
+        {"method", "full"}, {"batch_norm", "batch"}, {"dropout", "on"}};
+    for (int i = 0; i < 3 && scratch && !o->resume && !status; i++)
+        status = saw_recipe_set(r, "train", nothing[i][0], nothing[i][1]);
     for (int i = 0; i < o->recipes.count && !status; i++)
         status = saw_recipe_load(r, o->recipes.item[i]);
     if (!status)

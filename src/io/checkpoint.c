@@ -18,7 +18,8 @@ enum {
 /* A value that repeats (stride 0) makes a tensor larger than its file: up to this many elements. */
 static const int64_t MAX_EXPANDED = (int64_t)1 << 26;
 
-/* ---- what a file is ---------------------------------------------------------------------------- ---- */
+/* ---- what a file is ----------------------------------------------------------------------------
+ * ---- */
 
 /* Files that people take for a checkpoint, by their first bytes. */
 static const struct {
@@ -83,7 +84,8 @@ static saw_status read_any(saw_checkpoint *ck)
     return refuse_unknown(ck, head, n);
 }
 
-/* ---- the list ---------------------------------------------------------------------------------- ---- */
+/* ---- the list ----------------------------------------------------------------------------------
+ * ---- */
 
 void saw_ckpt_note(saw_checkpoint *ck, const char *fmt, ...)
 {
@@ -238,7 +240,8 @@ static saw_status strip_prefixes(saw_checkpoint *ck)
     return ck->prefix ? index_names(ck) : SAW_ERR_MEMORY;
 }
 
-/* ---- folders ----------------------------------------------------------------------------------- ---- */
+/* ---- folders -----------------------------------------------------------------------------------
+ * ---- */
 
 enum { MAX_PARTS = 64 };
 
@@ -374,6 +377,33 @@ saw_status saw_checkpoint_open(saw_context *ctx, const char *path, saw_checkpoin
     return SAW_OK;
 }
 
+saw_status saw_checkpoint_of_formula(saw_context *ctx, const saw_safetensors_entry *entries, int n,
+                                     saw_checkpoint_formula *formula, uint64_t seed,
+                                     saw_checkpoint **out)
+{
+    saw_checkpoint *ck;
+    saw_status status = new_checkpoint(ctx, &ck);
+    *out = NULL;
+    for (int i = 0; i < n && !status; i++) {
+        saw_ckpt_tensor t = {.dtype = SAW_F32, .ndim = entries[i].ndim, .count = 1};
+        memcpy(t.dims, entries[i].dims, sizeof t.dims);
+        for (int d = t.ndim - 1; d >= 0; d--) {
+            t.strides[d] = t.count;
+            t.count *= t.dims[d];
+        }
+        status = add_checked(ck, entries[i].name, strlen(entries[i].name), &t);
+    }
+    if (status) {
+        saw_checkpoint_close(ck);
+        return status;
+    }
+    ck->container = "formula";
+    ck->formula = formula;
+    ck->seed = seed;
+    *out = ck;
+    return SAW_OK;
+}
+
 void saw_checkpoint_close(saw_checkpoint *ck)
 {
     if (!ck)
@@ -432,7 +462,8 @@ const char *saw_checkpoint_note(const saw_checkpoint *ck, int i)
     return ck->notes[i];
 }
 
-/* ---- reading elements -------------------------------------------------------------------------- ---- */
+/* ---- reading elements --------------------------------------------------------------------------
+ * ---- */
 
 /* Elements of the innermost axes that lie one after another in the file. */
 static int64_t run_length(const saw_ckpt_tensor *t)
@@ -549,6 +580,10 @@ saw_status saw_checkpoint_read_raw(saw_checkpoint *ck, const saw_ckpt_tensor *t,
     saw_status status = check_range(ck, t, first, n);
     if (status || !n)
         return status;
+    if (ck->formula) {
+        ck->formula(ck, ck->seed, t, first, n, out);
+        return SAW_OK;
+    }
     int64_t size = (int64_t)saw_dtype_bytes(t->dtype), run = run_length(t);
     if (run < t->count && run * size < RUN_BYTES)
         return read_span(ck, t, first, n, out);

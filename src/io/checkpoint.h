@@ -74,7 +74,8 @@ const char *saw_checkpoint_prefix(const saw_checkpoint *ck);
 int saw_checkpoint_note_count(const saw_checkpoint *ck);
 const char *saw_checkpoint_note(const saw_checkpoint *ck, int i);
 
-/* ---- safetensors writer ------------------------------------------------------------------------ ---- */
+/* ---- safetensors writer ------------------------------------------------------------------------
+ * ---- */
 
 /** What a tensor of the new file will be. The name is UTF-8. */
 typedef struct saw_safetensors_entry {
@@ -83,6 +84,15 @@ typedef struct saw_safetensors_entry {
     int ndim;
     int64_t dims[SAW_MAX_DIMS];
 } saw_safetensors_entry;
+
+/** Elements [first, first + n) of a tensor that lies in no file, in C order. */
+typedef void saw_checkpoint_formula(const saw_checkpoint *ck, uint64_t seed,
+                                    const saw_ckpt_tensor *t, int64_t first, int64_t n, float *out);
+/** A checkpoint without a file: n tensors of float32 whose numbers the formula gives. Names are
+ * copied. */
+saw_status saw_checkpoint_of_formula(saw_context *ctx, const saw_safetensors_entry *entries, int n,
+                                     saw_checkpoint_formula *formula, uint64_t seed,
+                                     saw_checkpoint **out);
 
 typedef struct saw_safetensors saw_safetensors;
 

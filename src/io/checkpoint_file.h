@@ -22,6 +22,8 @@ struct saw_checkpoint {
     int meta_count;
     saw_checkpoint **parts; /* of a folder: the files; then `file` is NULL */
     int part_count;
+    saw_checkpoint_formula *formula; /* of tensors that lie in no file; else NULL */
+    uint64_t seed;
 };
 
 /** A run of raw bytes in the file. */

@@ -256,6 +256,70 @@ saw_status saw_separator_open(saw_context *ctx, const char *path,
     return SAW_OK;
 }
 
+/* All parameters of a graph as a checkpoint of first values. */
+static saw_status begin_checkpoint(saw_separator *s, const saw_graph *g, uint64_t seed)
+{
+    saw_safetensors_entry *e = saw_calloc(s->ctx, (size_t)saw_graph_values(g), sizeof *e);
+    int n = 0;
+    for (saw_val v = 1; e && v < saw_graph_values(g); v++) {
+        const saw_value *x = saw_graph_value(g, v);
+        if (x->kind != SAW_VALUE_PARAM)
+            continue;
+        e[n].name = x->name;
+        e[n].ndim = x->dims.n;
+        memcpy(e[n++].dims, x->dims.d, sizeof x->dims.d);
+        s->info.parameters += saw_dims_count(&x->dims);
+    }
+    saw_status status =
+        e ? saw_checkpoint_of_formula(s->ctx, e, n, saw_model_start, seed, &s->checkpoint)
+          : SAW_ERR_MEMORY;
+    saw_free(s->ctx, e);
+    return status;
+}
+
+saw_status saw_separator_begin(saw_context *ctx, const char *path, const char *const *settings,
+                               int n_settings, uint64_t seed, saw_separator **out)
+{
+    *out = NULL;
+    saw_separator *s = saw_calloc(ctx, 1, sizeof *s);
+    if (!s)
+        return SAW_ERR_MEMORY;
+    s->ctx = ctx;
+    s->path = saw_strdup(ctx, path);
+    s->config_path = saw_strdup(ctx, path);
+    saw_config *config = NULL, *merged = NULL;
+    saw_status status =
+        s->path && s->config_path ? saw_config_load(ctx, path, &config) : SAW_ERR_MEMORY;
+    if (!status && n_settings)
+        status = saw_model_file_merge(ctx, config, settings, n_settings, &merged);
+    if (!status) {
+        status = saw_model_configure(ctx, merged ? merged : config, NULL, &s->spec);
+        if (status)
+            status = saw_fail_in(ctx, status, path);
+    }
+    saw_config_free(merged);
+    saw_config_free(config);
+    saw_graph *g = NULL;
+    if (!status) {
+        const saw_model_common *c = saw_model_common_of(&s->spec);
+        g = record_model(s, 1, c->chunk_fixed ? c->chunk_samples : c->min_samples, false);
+        status = g ? saw_graph_status(g) : SAW_ERR_MEMORY;
+    }
+    if (!status)
+        status = begin_checkpoint(s, g, seed);
+    saw_graph_close(g);
+    saw_weight_source source = saw_checkpoint_source(s->checkpoint);
+    if (!status)
+        status = saw_weights_open(ctx, &source, &s->weights);
+    if (status) {
+        saw_separator_close(s);
+        return status;
+    }
+    fill_info(s);
+    *out = s;
+    return SAW_OK;
+}
+
 void saw_separator_close(saw_separator *s)
 {
     if (!s)

@@ -7,6 +7,9 @@
 #include "core/program.h"
 #include "models/model.h"
 
+/** A model as a configuration says, with first values (saw_model_start) instead of a checkpoint. */
+saw_status saw_separator_begin(saw_context *ctx, const char *config, const char *const *settings,
+                               int n_settings, uint64_t seed, saw_separator **out);
 const saw_model_spec *saw_separator_spec(const saw_separator *s);
 const saw_checkpoint *saw_separator_checkpoint(const saw_separator *s);
 /** Plan the program of a stream without loading weights: for listings and memory figures. */

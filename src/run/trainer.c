@@ -85,7 +85,7 @@ static saw_status choose_stems(saw_trainer *t)
     if (s->n_trained > c->stems)
         return saw_fail(t->ctx, SAW_ERR_ARGUMENT,
                         "%s gives %d stems, and %d are to be learnt: name fewer with --stem",
-                        r->model, c->stems, s->n_trained);
+                        saw_separator_get_info(t->base)->path, c->stems, s->n_trained);
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < s->n_trained; i++) {
             const char *name = r->stems.count ? r->stems.items[i] : c->stem_names[i];
@@ -129,10 +129,16 @@ static saw_status open_songs(saw_trainer *t, const char *path, const char *layou
 static saw_status count_songs(saw_trainer *t)
 {
     int n = saw_dataset_songs(t->data), most = n;
+    int64_t samples = 0;
     for (int i = 0; i < n; i++) {
         t->plan.train_songs += saw_dataset_song(t->data, i)->part == SAW_SONG_TRAIN;
         t->plan.valid_songs += saw_dataset_song(t->data, i)->part == SAW_SONG_VALID;
+        if (saw_dataset_song(t->data, i)->part == SAW_SONG_TRAIN)
+            samples += saw_dataset_song(t->data, i)->samples;
     }
+    if (!samples)
+        return saw_fail(t->ctx, SAW_ERR_ARGUMENT, "%s: the songs to train with are all empty",
+                        saw_dataset_path(t->data));
     if (t->general && saw_dataset_songs(t->general) > most)
         most = saw_dataset_songs(t->general);
     t->scores = saw_calloc(t->ctx, (size_t)most + 1, sizeof *t->scores);
@@ -214,7 +220,7 @@ static saw_status choose_method(saw_trainer *t)
     return status;
 }
 
-/* Whole weights learn a tenth as fast as adapters, which start from nothing. */
+/* Whole weights that have been trained before learn a tenth as fast as what starts from nothing. */
 static double usual_lr(const saw_recipe *r)
 {
     static const struct {
@@ -226,7 +232,8 @@ static double usual_lr(const saw_recipe *r)
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
         if (!strcmp(r->optimizer, rates[i].optimizer))
             lr = rates[i].lr;
-    return strcmp(r->method, "full") || !strcmp(r->optimizer, "prodigy") ? lr : lr / 10;
+    bool gentle = r->model && !strcmp(r->method, "full") && strcmp(r->optimizer, "prodigy");
+    return gentle ? lr / 10 : lr;
 }
 
 static nn_optim_options optim_options(const saw_trainer *t)
@@ -371,9 +378,9 @@ static saw_status plan(saw_trainer *t)
     int64_t hop = c->hop_samples > 0 ? c->hop_samples : 1;
     int64_t samples = isnan(r->chunk_s) ? c->chunk_samples : llround(r->chunk_s * c->rate_hz);
     if (c->chunk_fixed && !isnan(r->chunk_s) && samples / hop != c->chunk_samples / hop)
-        return saw_fail(t->ctx, SAW_ERR_ARGUMENT,
-                        "%s works only with chunks of %.2f s: leave --chunk out", r->model,
-                        (double)c->chunk_samples / c->rate_hz);
+        return saw_fail(
+            t->ctx, SAW_ERR_ARGUMENT, "%s works only with chunks of %.2f s: leave --chunk out",
+            saw_separator_get_info(t->base)->path, (double)c->chunk_samples / c->rate_hz);
     if (!c->chunk_fixed)
         samples = (samples + hop - 1) / hop * hop;
     samples = samples < c->min_samples ? c->min_samples : samples;
@@ -441,6 +448,10 @@ static saw_status fill_plan(saw_trainer *t)
     if (!p->trainable)
         return saw_fail(t->ctx, SAW_ERR_ARGUMENT,
                         "the method %s leaves nothing of this model to train", r->method);
+    if (!r->model && has_adapter(t))
+        return saw_fail(t->ctx, SAW_ERR_ARGUMENT,
+                        "the method %s adapts a model, and here is none yet: use --method full",
+                        r->method);
     p->parameters = saw_separator_get_info(t->base)->parameters;
     p->flops_per_step = saw_program_flops(t->program) * (double)r->accumulate;
     p->seconds_per_step =
@@ -451,6 +462,20 @@ static saw_status fill_plan(saw_trainer *t)
     p->accumulate = (int)r->accumulate;
     p->rate_hz = saw_model_common_of(t->setup.spec)->rate_hz;
     return SAW_OK;
+}
+
+static saw_status open_base(saw_trainer *t)
+{
+    const saw_recipe *r = t->recipe;
+    if (!r->model)
+        return saw_separator_begin(t->ctx, r->config, r->settings.items, r->settings.count,
+                                   (uint64_t)r->seed, &t->base);
+    return saw_separator_open(t->ctx, r->model,
+                              &(saw_separator_options){.config = r->config,
+                                                       .settings = r->settings.items,
+                                                       .n_settings = r->settings.count,
+                                                       .precision = SAW_PRECISION_F32},
+                              &t->base);
 }
 
 saw_status saw_trainer_open(saw_context *ctx, saw_recipe *recipe, saw_trainer **out)
@@ -464,7 +489,7 @@ saw_status saw_trainer_open(saw_context *ctx, saw_recipe *recipe, saw_trainer **
     t->best = t->base_sdr = t->base_forgetting = NAN;
     t->validated = -1;
     saw_status status = SAW_OK;
-    if (!recipe->model || !recipe->data)
+    if (!(recipe->model || recipe->config) || !recipe->data)
         status =
             saw_fail(ctx, SAW_ERR_ARGUMENT, "a run needs a model (--model) and songs (--data)");
     if (!status)
@@ -472,12 +497,7 @@ saw_status saw_trainer_open(saw_context *ctx, saw_recipe *recipe, saw_trainer **
     if (!status)
         status = check_options(t);
     if (!status)
-        status = saw_separator_open(ctx, recipe->model,
-                                    &(saw_separator_options){.config = recipe->config,
-                                                             .settings = recipe->settings.items,
-                                                             .n_settings = recipe->settings.count,
-                                                             .precision = SAW_PRECISION_F32},
-                                    &t->base);
+        status = open_base(t);
     if (!status) {
         t->setup.spec = saw_separator_spec(t->base);
         t->setup.loss = t->loss;
@@ -596,7 +616,7 @@ static saw_status read_state(saw_trainer *t, saw_checkpoint *file)
         return status;
     if (n[3] != fingerprint_number(t))
         return saw_fail(t->ctx, SAW_ERR_FORMAT, "the run in %s began with another model than %s",
-                        saw_run_folder_path(t->folder), t->recipe->model);
+                        saw_run_folder_path(t->folder), saw_separator_get_info(t->base)->path);
     t->step = n[0];
     t->validated = n[1];
     t->bad = n[2];

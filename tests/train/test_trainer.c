@@ -433,6 +433,48 @@ static void test_lora_begins_as_the_base(void **state)
     remove_runs();
 }
 
+/* ---- from nothing ---------------------------------------------------------------------------- */
+
+/* Mean loss of the steps (first, last] of a run. */
+static double mean_loss(const char *folder, int64_t first, int64_t last)
+{
+    json_t *log = read_log(folder);
+    double sum = 0;
+    for (size_t i = 0; i < json_array_size(log); i++) {
+        const json_t *record = json_array_get(log, i);
+        int64_t step = json_integer_value(json_object_get(record, "step"));
+        if (!strcmp(json_string_value(json_object_get(record, "type")), "step") && step > first &&
+            step <= last)
+            sum += json_real_value(json_object_get(record, "loss"));
+    }
+    json_decref(log);
+    return sum / (double)(last - first);
+}
+
+static void test_from_nothing(void **state)
+{
+    (void)state;
+    check((const char *const[]){"config=model.yaml", "method=full", "ema=0.9", NULL}, false, true);
+    const char *const settings[] = {
+        "config=model.yaml", "method=full", "steps=150", "validate_every=75",
+        "lr=0.003",          "loss=l1",     NULL};
+    trap t = {0};
+    saw_context *ctx;
+    saw_separator *trained;
+    assert_int_equal(train("whole", settings, 2, &t, 0), SAW_OK);
+    double before = mean_loss("whole", 0, 5), after = mean_loss("whole", 145, 150);
+    if (!(after < 0.6 * before) || !(t.last.best_sdr_db > t.base_sdr_db + 1))
+        fail_msg("loss from %g to %g, SDR from %g to %g dB", before, after, t.base_sdr_db,
+                 t.last.best_sdr_db);
+    assert_int_equal(saw_context_open(&ctx, NULL), SAW_OK);
+    assert_int_equal(saw_separator_open(ctx, "whole/best/model.safetensors", NULL, &trained),
+                     SAW_OK);
+    assert_string_equal(saw_separator_get_info(trained)->stem_names[1], "drums");
+    saw_separator_close(trained);
+    saw_context_close(ctx);
+    remove_runs();
+}
+
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 static double status_bytes(const char *what)
@@ -517,10 +559,14 @@ static int enter(void **state)
                                                         .stems = "\"vocals\",\"drums\",\"other\"",
                                                         .chunk_samples = 4096});
     tiny_unet_write("unet.safetensors");
+    test_write_text("model.yaml",
+                    tiny_model_config(&(tiny_model){
+                        .rate_hz = RATE, .stems = "\"vocals\",\"drums\"", .chunk_samples = 4096}));
     for (int i = 0; i < SONGS; i++) {
         char path[64];
         snprintf(path, sizeof path, "songs/song %d/vocals.wav", i);
-        test_write_sound(path, RATE, 2, 2 * RATE, (test_sound){.hz = 220 + 50 * i, .gain = 0.3});
+        test_write_sound(path, RATE, 2, 2 * RATE,
+                         (test_sound){.hz = 220 + 100 * (i % 2), .gain = 0.3});
         snprintf(path, sizeof path, "songs/song %d/drums.wav", i);
         test_write_sound(path, RATE, 2, 2 * RATE,
                          (test_sound){.noise = (uint64_t)i + 1, .gain = 0.2});
@@ -546,8 +592,9 @@ int main(void)
         cmocka_unit_test(test_muon),
         cmocka_unit_test(test_prodigy),
         cmocka_unit_test(test_batch_norm_and_dropout),
-        cmocka_unit_test(test_there_were_enough),
         cmocka_unit_test(test_lora_begins_as_the_base),
+        cmocka_unit_test(test_from_nothing),
+        cmocka_unit_test(test_there_were_enough),
         cmocka_unit_test(test_planned_memory),
     };
     return cmocka_run_group_tests(tests, enter, leave);
