@@ -2,6 +2,7 @@
 
 #include "io/config.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -41,6 +42,10 @@ static const char *path_of(saw_run_folder *f, const char *name)
 const char *saw_run_folder_file(saw_run_folder *f, const char *name)
 {
     const char *path = path_of(f, name);
+    if (access(f->path, F_OK) != 0) { /* a disk that was pulled out: no run begins in its place */
+        saw_fail(f->ctx, SAW_ERR_IO, "%s: the run folder is no longer there", f->path);
+        return NULL;
+    }
     char *around = path ? saw_strndup(f->ctx, path, (size_t)(strrchr(path, '/') - path)) : NULL;
     saw_status status = around ? saw_make_folders(f->ctx, around) : SAW_ERR_MEMORY;
     saw_free(f->ctx, around);
@@ -116,6 +121,23 @@ static saw_status check_path(saw_run_folder *f)
     return SAW_OK;
 }
 
+/* Remove what a process that was killed had begun to write: files NAME.part<number>. */
+static void sweep(saw_run_folder *f)
+{
+    static const char *const folders[] = {".", "last", "best", "ema"};
+    for (int i = 0; i < 4; i++) {
+        const char *path = path_of(f, folders[i]);
+        DIR *folder = path ? opendir(path) : NULL;
+        for (struct dirent *e; folder && (e = readdir(folder));) {
+            const char *part = strstr(e->d_name, ".part");
+            if (part && part[5] && strspn(part + 5, "0123456789") == strlen(part + 5))
+                unlinkat(dirfd(folder), e->d_name, 0);
+        }
+        if (folder)
+            closedir(folder);
+    }
+}
+
 saw_status saw_run_folder_open(saw_context *ctx, const saw_recipe *recipe, saw_run_folder **out)
 {
     *out = NULL;
@@ -131,6 +153,8 @@ saw_status saw_run_folder_open(saw_context *ctx, const saw_recipe *recipe, saw_r
         status = saw_make_folders(ctx, f->path);
     if (!status)
         status = take_lock(f);
+    if (!status && recipe->resume)
+        sweep(f);
     const char *recipe_path = status ? NULL : path_of(f, "recipe.yaml");
     if (!status)
         status = recipe_path ? saw_recipe_save(recipe, recipe_path) : SAW_ERR_MEMORY;

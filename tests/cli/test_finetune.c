@@ -3,6 +3,7 @@
  * and songs of two seconds: what is refused and how, what a run leaves, and that a run that was
  * killed and resumed is the run that was not.
  */
+#include "support/shell.h"
 #include "support/test.h"
 #include "support/tiny_model.h"
 
@@ -21,69 +22,6 @@
     "valid_seconds=0.5 "
 
 static char *folder;
-
-/* ---- running -----------------------------------------------------------------------------------
- * ---- */
-
-static char *read_text(const char *path, size_t *size)
-{
-    FILE *f = fopen(path, "rb");
-    char *text = NULL;
-    size_t room = 0;
-    ssize_t n = f ? getdelim(&text, &room, -1, f) : -1;
-    if (f)
-        fclose(f);
-    if (n < 0) {
-        free(text);
-        text = strdup("");
-        n = 0;
-    }
-    if (size)
-        *size = (size_t)n;
-    return text;
-}
-
-static pid_t start(const char *line)
-{
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (!freopen("stdout.txt", "wb", stdout) || !freopen("stderr.txt", "wb", stderr))
-            _exit(99);
-        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
-        _exit(99);
-    }
-    return pid;
-}
-
-static int finish(pid_t pid)
-{
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* Run a line; fail the test unless it ends with `code`, and `says` is in one of its outputs. */
-static void run(const char *line, int code, const char *says)
-{
-    int got = finish(start(line));
-    char *out = read_text("stdout.txt", NULL), *err = read_text("stderr.txt", NULL);
-    if (got != code || (!strstr(out, says) && !strstr(err, says)))
-        fail_msg("%s\nexit code %d, wanted %d and \"%s\"\nstdout: %s\nstderr: %s", line, got, code,
-                 says, out, err);
-    free(out);
-    free(err);
-}
-
-/* The same, and stderr has one line. */
-static void refuse(const char *line, int code, const char *says)
-{
-    run(line, code, says);
-    char *err = read_text("stderr.txt", NULL);
-    size_t n = strcspn(err, "\n");
-    if (!err[n] || err[n + 1])
-        fail_msg("%s\nmore or less than one line: %s", line, err);
-    free(err);
-}
 
 static void write_stem(const char *song, const char *stem, double hz)
 {
@@ -142,30 +80,34 @@ static int leave(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
-    refuse("$B finetune --modle x", 2, "unknown flag --modle: did you mean --model?");
-    refuse("$B finetune --data songs", 2, "a checkpoint to start from is wanted: --model FILE");
-    refuse("$B finetune --model model.safetensors", 2, "songs are wanted: --data DIR");
-    refuse("$B train --data songs", 2, "a model is wanted: --config FILE");
-    refuse("$B train --model model.safetensors --data songs", 2, "training begins with nothing");
-    refuse(FINETUNE "--set stpes=3", 2, "--set: there is no key 'stpes': did you mean run.steps?");
-    refuse(FINETUNE "--set steps", 2, "KEY=VALUE is wanted");
-    refuse(FINETUNE "--lr fast", 2, "--lr: lr 'fast' makes no sense");
-    refuse(FINETUNE "--preset quik", 2, "one of quick|careful|full is wanted");
-    refuse("echo 'run: {stpes: 1}' > r.yaml; " FINETUNE "--recipe r.yaml", 2,
-           "r.yaml, line 1: there is no key 'run.stpes': did you mean run.steps?");
-    refuse(FINETUNE "--recipe none.yaml", 2, "none.yaml");
-    refuse(FINETUNE "--loss l3", 1, "l3");
-    refuse(FINETUNE "--optimizer adamx", 1, "there is no optimizer 'adamx'");
-    refuse(FINETUNE "--method lorra", 1, "lorra");
-    refuse(FINETUNE "--stem harp", 1, "harp");
-    refuse(FINETUNE "--augment gian", 1, "gian");
-    refuse(FINETUNE "--data nowhere", 1, "nowhere");
-    refuse(FINETUNE "--memory 1M", 1, "this run needs");
-    refuse(FINETUNE "--data one", 1, "one song");
-    refuse("$B finetune --model none.ckpt --data songs", 1, "none.ckpt");
-    refuse("$B finetune --resume nothing", 2, "nothing: has no run to resume");
-    refuse("$B finetune --resume nothing --lr 1", 2, "--lr cannot change in a run that goes on");
-    refuse("$B report songs", 1, "songs: has no run");
+    shell_refuse("$B finetune --modle x", 2, "unknown flag --modle: did you mean --model?");
+    shell_refuse("$B finetune --data songs", 2,
+                 "a checkpoint to start from is wanted: --model FILE");
+    shell_refuse("$B finetune --model model.safetensors", 2, "songs are wanted: --data DIR");
+    shell_refuse("$B train --data songs", 2, "a model is wanted: --config FILE");
+    shell_refuse("$B train --model model.safetensors --data songs", 2,
+                 "training begins with nothing");
+    shell_refuse(FINETUNE "--set stpes=3", 2,
+                 "--set: there is no key 'stpes': did you mean run.steps?");
+    shell_refuse(FINETUNE "--set steps", 2, "KEY=VALUE is wanted");
+    shell_refuse(FINETUNE "--lr fast", 2, "--lr: lr 'fast' makes no sense");
+    shell_refuse(FINETUNE "--preset quik", 2, "one of quick|careful|full is wanted");
+    shell_refuse("echo 'run: {stpes: 1}' > r.yaml; " FINETUNE "--recipe r.yaml", 2,
+                 "r.yaml, line 1: there is no key 'run.stpes': did you mean run.steps?");
+    shell_refuse(FINETUNE "--recipe none.yaml", 2, "none.yaml");
+    shell_refuse(FINETUNE "--loss l3", 1, "l3");
+    shell_refuse(FINETUNE "--optimizer adamx", 1, "there is no optimizer 'adamx'");
+    shell_refuse(FINETUNE "--method lorra", 1, "lorra");
+    shell_refuse(FINETUNE "--stem harp", 1, "harp");
+    shell_refuse(FINETUNE "--augment gian", 1, "gian");
+    shell_refuse(FINETUNE "--data nowhere", 1, "nowhere");
+    shell_refuse(FINETUNE "--memory 1M", 1, "this run needs");
+    shell_refuse(FINETUNE "--data one", 1, "one song");
+    shell_refuse("$B finetune --model none.ckpt --data songs", 1, "none.ckpt");
+    shell_refuse("$B finetune --resume nothing", 2, "nothing: has no run to resume");
+    shell_refuse("$B finetune --resume nothing --lr 1", 2,
+                 "--lr cannot change in a run that goes on");
+    shell_refuse("$B report songs", 1, "songs: has no run");
     struct stat s;
     assert_int_not_equal(stat("run-vocals", &s), 0); /* nothing was written for any of them */
     assert_int_not_equal(stat("run-model", &s), 0);
@@ -174,18 +116,18 @@ static void test_refusals(void **state)
 static void test_help(void **state)
 {
     (void)state;
-    run("$B finetune --help", 0, "--resume DIR");
-    run("$B train --help", 0, "bandsaw train --config model.yaml");
+    shell_run("$B finetune --help", 0, "--resume DIR");
+    shell_run("$B train --help", 0, "bandsaw train --config model.yaml");
 }
 
 /* docs/finetuning.md has the tables that the program prints. */
 static void test_docs_have_the_table(void **state)
 {
     (void)state;
-    run("exec $B finetune --help-recipe", 0,
-        "| `data.valid_fraction` | `--valid-fraction` | SHARE | 0.15 |");
-    char *docs = read_text(SAW_TEST_GOLDEN "/../../docs/finetuning.md", NULL),
-         *tables = read_text("stdout.txt", NULL);
+    shell_run("exec $B finetune --help-recipe", 0,
+              "| `data.valid_fraction` | `--valid-fraction` | SHARE | 0.15 |");
+    char *docs = shell_read(SAW_TEST_GOLDEN "/../../docs/finetuning.md", NULL),
+         *tables = shell_read("stdout.txt", NULL);
     if (!strstr(docs, tables))
         fail_msg("docs/finetuning.md is not what --help-recipe prints");
     free(docs);
@@ -199,8 +141,9 @@ static void test_a_plan_writes_nothing(void **state)
 {
     (void)state;
     struct stat s;
-    run(FINETUNE "--stem vocals --steps 3 --dry-run", 0, "folder  run-vocals");
-    run(FINETUNE "--stem vocals --steps 3 --dry-run", 0, "3 to train with, 1 to validate with");
+    shell_run(FINETUNE "--stem vocals --steps 3 --dry-run", 0, "folder  run-vocals");
+    shell_run(FINETUNE "--stem vocals --steps 3 --dry-run", 0,
+              "3 to train with, 1 to validate with");
     assert_int_not_equal(stat("run-vocals", &s), 0);
 }
 
@@ -215,8 +158,9 @@ static void test_a_run_leaves(void **state)
                                         "audio/best/excerpt.json",
                                         "audio/best/mixture.ogg",
                                         "audio/best/after-0.ogg"};
-    run(FINETUNE "--stem vocals --steps 4 --validate-every 2 -o r --json", 0, "\"type\":\"plan\"");
-    char *out = read_text("stdout.txt", NULL), *line = strtok(out, "\n");
+    shell_run(FINETUNE "--stem vocals --steps 4 --validate-every 2 -o r --json", 0,
+              "\"type\":\"plan\"");
+    char *out = shell_read("stdout.txt", NULL), *line = strtok(out, "\n");
     int steps = 0, valid = 0, ends = 0;
     for (; line; line = strtok(NULL, "\n")) {
         json_t *j = json_loads(line, 0, NULL);
@@ -238,9 +182,9 @@ static void test_a_run_leaves(void **state)
         if (stat(path, &s) || !s.st_size)
             fail_msg("%s is missing", path);
     }
-    refuse(FINETUNE "--stem vocals -o r", 1, "r: has a run already");
-    run("rm r/report.html; $B report r", 0, "r/report.html");
-    char *html = read_text("r/report.html", NULL);
+    shell_refuse(FINETUNE "--stem vocals -o r", 1, "r: has a run already");
+    shell_run("rm r/report.html; $B report r", 0, "r/report.html");
+    char *html = shell_read("r/report.html", NULL);
     assert_non_null(strstr(html, "src=\"data:audio/ogg;base64,"));
     assert_non_null(strstr(html, "src=\"data:image/bmp;base64,"));
     free(html);
@@ -251,7 +195,7 @@ static void test_a_run_leaves(void **state)
 
 static int steps_logged(const char *path)
 {
-    char *text = read_text(path, NULL);
+    char *text = shell_read(path, NULL);
     int n = 0;
     for (const char *p = text; (p = strstr(p, "\"type\":\"step\"")); p++)
         n++;
@@ -262,7 +206,7 @@ static int steps_logged(const char *path)
 static void assert_same_files(const char *a, const char *b)
 {
     size_t na, nb;
-    char *x = read_text(a, &na), *y = read_text(b, &nb);
+    char *x = shell_read(a, &na), *y = shell_read(b, &nb);
     assert_true(na > 100);
     if (na != nb || memcmp(x, y, na))
         fail_msg("%s is not %s", a, b);
@@ -278,22 +222,16 @@ static void test_killed_and_resumed(void **state)
 {
     (void)state;
     static const int kills[] = {1, 3, 4, 9, 12};
-    run(LONG_RUN "-o whole", 0, "whole/report.html");
-    pid_t pid = start(LONG_RUN "-o parts");
+    shell_run(LONG_RUN "-o whole", 0, "whole/report.html");
+    pid_t pid = shell_start(LONG_RUN "-o parts");
     for (size_t i = 0; i < sizeof kills / sizeof *kills; i++) {
         while (steps_logged("parts/log.jsonl") < kills[i])
             usleep(1000);
         kill(pid, SIGKILL);
-        assert_int_equal(finish(pid), 128 + SIGKILL);
-        struct stat s;
-        bool saved = stat("parts/state.safetensors", &s) == 0;
-        if (!saved) {
-            refuse("exec $B finetune --resume parts", 1, "start it anew");
-            assert_int_equal(system("rm -r parts"), 0);
-        }
-        pid = start(saved ? "exec $B finetune --resume parts" : LONG_RUN "-o parts");
+        assert_int_equal(shell_finish(pid), 128 + SIGKILL);
+        pid = shell_start("exec $B finetune --resume parts");
     }
-    assert_int_equal(finish(pid), 0);
+    assert_int_equal(shell_finish(pid), 0);
     assert_same_files("whole/last/adapter_model.safetensors",
                       "parts/last/adapter_model.safetensors");
     assert_same_files("whole/best/adapter_model.safetensors",
@@ -304,26 +242,26 @@ static void test_killed_and_resumed(void **state)
 static void test_ctrl_c_saves(void **state)
 {
     (void)state;
-    pid_t pid = start(LONG_RUN "-o stopped --steps 100000");
+    pid_t pid = shell_start(LONG_RUN "-o stopped --steps 100000");
     while (steps_logged("stopped/log.jsonl") < 3)
         usleep(1000);
     kill(pid, SIGINT);
-    assert_int_equal(finish(pid), 130);
-    char *err = read_text("stderr.txt", NULL);
+    assert_int_equal(shell_finish(pid), 130);
+    char *err = shell_read("stderr.txt", NULL);
     assert_non_null(strstr(err, "go on with: bandsaw finetune --resume stopped"));
     free(err);
     int steps = steps_logged("stopped/log.jsonl");
     char line[128];
     snprintf(line, sizeof line, "exec $B finetune --resume stopped --steps %d", steps + 2);
-    run(line, 0, "stopped/report.html");
+    shell_run(line, 0, "stopped/report.html");
     assert_int_equal(steps_logged("stopped/log.jsonl"), steps + 2);
 }
 
 static void test_a_full_disk(void **state)
 {
     (void)state;
-    run(FINETUNE "--stem vocals --steps 4 --validate-every 100 --set save_every=2 -o full", 0,
-        "full/report.html");
+    shell_run(FINETUNE "--stem vocals --steps 4 --validate-every 100 --set save_every=2 -o full", 0,
+              "full/report.html");
     assert_int_equal(system("cp -r full before"), 0);
     struct stat s;
     char line[256];
@@ -331,11 +269,11 @@ static void test_a_full_disk(void **state)
     snprintf(line, sizeof line,
              "trap '' XFSZ; ulimit -f %ld; exec $B finetune --resume full --steps 8",
              (long)(s.st_size / 512 / 2));
-    refuse(line, 1, "full/state.safetensors: cannot be written");
+    shell_refuse(line, 1, "full/state.safetensors: cannot be written");
     assert_same_files("full/state.safetensors", "before/state.safetensors");
     assert_same_files("full/last/adapter_model.safetensors",
                       "before/last/adapter_model.safetensors");
-    run("exec $B finetune --resume full --steps 8", 0, "full/report.html");
+    shell_run("exec $B finetune --resume full --steps 8", 0, "full/report.html");
     assert_int_equal(steps_logged("full/log.jsonl"), 8);
 }
 

@@ -292,6 +292,7 @@ static void check(const char *const *settings, bool adapter, bool ema)
     kills += train_and_die("killed", settings, (trap){0}, 1 + throw_up_to(us));
     assert_false(train_and_die("killed", settings, (trap){0}, 0));
     assert_same_runs("whole", "killed", adapter, ema);
+    assert_int_not_equal(system("find killed | grep -q '[.]part'"), 0); /* nothing half-written */
     remove_runs();
 }
 
