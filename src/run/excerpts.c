@@ -5,6 +5,7 @@
 #include "io/audio.h"
 #include "io/config.h"
 #include "models/model.h"
+#include "run/paths.h"
 #include "run/report.h"
 #include "run/run_log.h"
 
@@ -71,6 +72,7 @@ static saw_status write_audio(stretch *s, const char *name, const float *x)
     snprintf(path, sizeof path, "%s/%s", s->folder, name);
     for (int c = 0; c < s->channels; c++)
         rows[c] = x + c * s->n + s->lead;
+    saw_remove_leftovers(s->ctx, path);
     saw_status status = saw_audio_create(s->ctx, path, &(saw_audio_format){.kind = SAW_AUDIO_OGG},
                                          s->channels, s->rate_hz, NULL, &w);
     if (status)
@@ -165,6 +167,7 @@ static saw_status write_list(stretch *s, const saw_config *list)
     saw_buffer b = {.ctx = s->ctx};
     saw_atomic_file file = {0};
     snprintf(path, sizeof path, "%s/excerpt.json", s->folder);
+    saw_remove_leftovers(s->ctx, path);
     saw_status status = saw_config_write_json(list, &b);
     if (!status)
         status = saw_atomic_open(s->ctx, path, &file);

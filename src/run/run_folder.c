@@ -1,8 +1,8 @@
 #include "run/run_folder.h"
 
 #include "io/config.h"
+#include "run/paths.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -121,20 +121,23 @@ static saw_status check_path(saw_run_folder *f)
     return SAW_OK;
 }
 
-/* Remove what a process that was killed had begun to write: files NAME.part<number>. */
+/* Remove what a process that was killed had begun to write. */
 static void sweep(saw_run_folder *f)
 {
-    static const char *const folders[] = {".", "last", "best", "ema"};
-    for (int i = 0; i < 4; i++) {
-        const char *path = path_of(f, folders[i]);
-        DIR *folder = path ? opendir(path) : NULL;
-        for (struct dirent *e; folder && (e = readdir(folder));) {
-            const char *part = strstr(e->d_name, ".part");
-            if (part && part[5] && strspn(part + 5, "0123456789") == strlen(part + 5))
-                unlinkat(dirfd(folder), e->d_name, 0);
-        }
-        if (folder)
-            closedir(folder);
+    static const char *const files[] = {"recipe.yaml", "split.json", "log.jsonl",
+                                        "state.safetensors", "report.html"},
+                             *const folders[] = {"last", "best", "ema"},
+                             *const models[] = {"model.safetensors", "adapter_model.safetensors",
+                                                "adapter_config.json"};
+    const char *path;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if ((path = path_of(f, files[i])))
+            saw_remove_leftovers(f->ctx, path);
+    for (int i = 0; i < 9; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s/%s", folders[i / 3], models[i % 3]);
+        if ((path = path_of(f, name)))
+            saw_remove_leftovers(f->ctx, path);
     }
 }
 
@@ -153,7 +156,7 @@ saw_status saw_run_folder_open(saw_context *ctx, const saw_recipe *recipe, saw_r
         status = saw_make_folders(ctx, f->path);
     if (!status)
         status = take_lock(f);
-    if (!status && recipe->resume)
+    if (!status)
         sweep(f);
     const char *recipe_path = status ? NULL : path_of(f, "recipe.yaml");
     if (!status)
