@@ -96,7 +96,7 @@ size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *pack
 saw_packed *saw_pack_new(saw_context *ctx, const saw_dims *dims, int precision,
                          const saw_entry *packer);
 int64_t saw_pack_panel(const saw_dims *dims, const saw_entry *packer);
-void saw_pack_fill(saw_packed *p, const float *data, const saw_dims *dims, const saw_entry *packer,
-                   float *panel);
+void saw_pack_fill(const struct saw_simd *simd, saw_packed *p, const float *data,
+                   const saw_dims *dims, const saw_entry *packer, float *panel);
 
 #endif

@@ -151,8 +151,9 @@ static void pack_one(void *arg, int64_t item, int thread)
     const pack_job *j = arg;
     const saw_program *p = j->r->p;
     saw_val v = j->r->repack[j->first + item];
-    saw_pack_fill((saw_packed *)j->r->packed[v], (const float *)(void *)j->r->weights[v],
-                  &saw_graph_value(p->graph, v)->dims, p->place[v].packer, j->r->panel[thread]);
+    saw_pack_fill(j->r->simd, (saw_packed *)j->r->packed[v],
+                  (const float *)(void *)j->r->weights[v], &saw_graph_value(p->graph, v)->dims,
+                  p->place[v].packer, j->r->panel[thread]);
 }
 
 static void run_groups(saw_run *r, int first, int end)
@@ -306,8 +307,8 @@ static saw_status bind_entry(saw_run *r, const planned_entry *pe)
         saw_packed *packed =
             panel ? own(r, saw_pack_new(r->ctx, dims, p->precision, p->place[v].packer)) : NULL;
         if (packed)
-            saw_pack_fill(packed, (const float *)(void *)r->weights[v], dims, p->place[v].packer,
-                          panel);
+            saw_pack_fill(r->simd, packed, (const float *)(void *)r->weights[v], dims,
+                          p->place[v].packer, panel);
         saw_free(r->ctx, panel);
         if (!packed)
             return SAW_ERR_MEMORY;

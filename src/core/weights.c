@@ -200,18 +200,19 @@ static int64_t matrix_inner(const saw_pack_matrix *m)
     return m->inner[0] * m->inner[1] * m->inner[2];
 }
 
-static size_t matrix_bytes(const saw_pack_matrix *m, int precision)
+static size_t matrix_bytes(const saw_simd *simd, const saw_pack_matrix *m, int precision)
 {
-    return saw_simd_best()->pack_bytes(saw_precision_dtype(precision), m->rows[0] * m->rows[1],
-                                       matrix_inner(m));
+    return simd->pack_bytes(saw_precision_dtype(precision), m->rows[0] * m->rows[1],
+                            matrix_inner(m));
 }
 
 size_t saw_pack_bytes(const saw_dims *dims, int precision, const saw_entry *packer)
 {
+    const saw_simd *simd = saw_simd_best();
     size_t bytes = 0;
     saw_pack_matrix m;
     for (int64_t i = 0; matrix_at(packer, dims, i, &m); i++)
-        bytes += matrix_bytes(&m, precision);
+        bytes += matrix_bytes(simd, &m, precision);
     return bytes;
 }
 
@@ -252,10 +253,9 @@ int64_t saw_pack_panel(const saw_dims *dims, const saw_entry *packer)
     return most * saw_simd_best()->panel;
 }
 
-void saw_pack_fill(saw_packed *p, const float *data, const saw_dims *dims, const saw_entry *packer,
-                   float *panel)
+void saw_pack_fill(const saw_simd *simd, saw_packed *p, const float *data, const saw_dims *dims,
+                   const saw_entry *packer, float *panel)
 {
-    const saw_simd *simd = saw_simd_best();
     char *to = (char *)p->data;
     saw_pack_matrix m;
     for (int64_t i = 0; matrix_at(packer, dims, i, &m); i++) {
@@ -266,7 +266,7 @@ void saw_pack_fill(saw_packed *p, const float *data, const saw_dims *dims, const
                 copy_row(&m, data, n, panel + (n - n0) * inner);
             simd->pack(saw_precision_dtype(p->precision), panel, inner, 1, n0, n1, inner, to);
         }
-        to += matrix_bytes(&m, p->precision);
+        to += matrix_bytes(simd, &m, p->precision);
     }
 }
 
@@ -288,7 +288,7 @@ static saw_status pack_whole(saw_weights *w, const weight *x, const saw_dims *di
     saw_packed *p = dense ? saw_pack_new(w->ctx, dims, precision, packer) : NULL;
     saw_status status = p ? read_checked(w, x, 0, n, dense) : SAW_ERR_MEMORY;
     if (!status)
-        saw_pack_fill(p, dense, dims, packer, dense + n);
+        saw_pack_fill(saw_simd_best(), p, dense, dims, packer, dense + n);
     saw_free(w->ctx, dense);
     if (status)
         saw_free(w->ctx, p);

@@ -701,6 +701,13 @@ static saw_status read_trained(void *user, const char *name, const saw_dims *dim
     return saw_weights_read(t->weights, name, dims, out);
 }
 
+/* A path says nothing on another machine. */
+static const char *file_name(const char *path)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    return slash ? slash + 1 : path;
+}
+
 /* Write the present weights into a folder of the run: an adapter, or the whole model. */
 static saw_status save_model(saw_trainer *t, const char *folder)
 {
@@ -713,7 +720,7 @@ static saw_status save_model(saw_trainer *t, const char *folder)
     const char *path = saw_run_folder_file(t->folder, folder);
     return path ? saw_peft_write(t->ctx, path,
                                  &(saw_peft_save){.graph = saw_program_graph(t->program),
-                                                  .base = t->recipe->model,
+                                                  .base = file_name(t->recipe->model),
                                                   .fingerprint = t->fingerprint,
                                                   .read = read_trained,
                                                   .user = t})
