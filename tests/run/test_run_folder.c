@@ -299,7 +299,7 @@ static void test_a_split_stays(void **state)
     (void)state;
     saw_recipe r;
     saw_song_part parts[6];
-    char name[16];
+    char name[32];
     int valid = 0;
     for (int i = 0; i < 6; i++) {
         snprintf(name, sizeof name, "song %d", i);

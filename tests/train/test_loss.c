@@ -94,7 +94,7 @@ static outcome run_loss(const char *text, const signals *s, saw_device device, i
     float *zeros = calloc((size_t)each, sizeof *zeros);
     saw_val y[8];
     for (int i = 0; i < s->stems; i++) {
-        char input[16], shift[16];
+        char input[32], shift[32];
         snprintf(input, sizeof input, "y%d", i);
         snprintf(shift, sizeof shift, "shift%d", i);
         y[i] = saw_add(g, saw_input(g, input, dims), saw_param(g, shift, dims));

@@ -132,7 +132,7 @@ static void open_training(unet *u, saw_device device, const nn_training_options 
     nn_training(g, options);
     u->spec.model->record(g, u->spec.options, saw_input(g, "mix", SAW_DIMS(1, 2, SAMPLES)));
     for (int s = 0; s < STEMS && !saw_graph_status(g); s++) {
-        char stem[16], target[16];
+        char stem[32], target[32];
         snprintf(stem, sizeof stem, "stem%d", s);
         snprintf(target, sizeof target, "target%d", s);
         saw_val y = saw_graph_find(g, stem);
@@ -157,7 +157,7 @@ static void open_training(unet *u, saw_device device, const nn_training_options 
     for (int64_t i = 0; i < 2 * SAMPLES; i++)
         set(&mix, i, test_input("", (int)(i / SAMPLES), i % SAMPLES, 44100));
     for (int s = 0; s < STEMS; s++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "target%d", s);
         saw_tensor y = saw_run_named(t->run, name);
         for (int64_t i = 0; i < saw_tensor_count(&y); i++) { /* far from y, for |.| has a kink */
