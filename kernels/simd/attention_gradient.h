@@ -16,6 +16,7 @@
 #define SAW_SIMD_ATTENTION_GRADIENT_H
 
 #include "kernels/simd/attention.h"
+#include "kernels/simd/outer.h"
 
 enum { PIECE_BYTES = QUERIES * BLOCK_BYTES };
 _Static_assert(3 * NR % MR == 0 && KEYS % (3 * NR) == 0 && QUERIES % MR == 0, "whole tiles");
@@ -153,20 +154,6 @@ static void row_slopes(const char *weights, char *slopes, float inverse, float f
     }
 }
 
-/** One register tile of c [+]= a^T b, `depth` rows of a [KEYS] and of a panel b. */
-static void tile_transposed(const float *a, const float *b, int64_t depth, float *c,
-                            ptrdiff_t c_stride, bool add)
-{
-    vf acc[MR * NV];
-    foreach (i, MR * NV)
-        acc[i] = (vf){0};
-    for (; depth > 0; depth--, a += KEYS, b += NR)
-        EACH_STEP(MR, NV, 1, i, j)
-    acc[i * NV + j] = fmadd(set1(a[i]), load(b + j * W), acc[i * NV + j]);
-    tile t = {.c = c, .c_stride = c_stride, .add = add ? c : NULL, .add_stride = c_stride};
-    tile_store(&t, MR, NV, acc, NULL);
-}
-
 /** sums [n_k, width] [+]= pieces^T panels, both of `rows` rows. */
 static void key_sums(const char *pieces, const float *panels, int64_t rows, int64_t n_k,
                      int64_t keys, int64_t width, float *sums, bool add)
@@ -174,7 +161,7 @@ static void key_sums(const char *pieces, const float *panels, int64_t rows, int6
     for (int64_t j = 0; j < n_k; j += MR) {
         const float *a = (const float *)(const void *)(pieces + j / keys * PIECE_BYTES) + j % keys;
         for (int64_t n = 0; n < width; n += NR)
-            tile_transposed(a, panels + n * rows, rows, sums + j * width + n, width, add);
+            tile_outer(a, KEYS, panels + n * rows, rows, sums + j * width + n, width, add);
     }
 }
 

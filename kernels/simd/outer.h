@@ -54,9 +54,9 @@ INLINE void copy_panels(const float *const *x, int64_t rows, int64_t columns, in
     }
 }
 
-/** One register tile of c [+]= a^T b over `rows` rows of a panel of a and one of b. */
-static void tile_outer(const float *a, const float *b, int64_t rows, float *c, ptrdiff_t c_stride,
-                       bool add)
+/** One register tile of c [+]= a^T b over `rows` rows of a, a_stride apart, and a panel of b. */
+INLINE void tile_outer(const float *a, ptrdiff_t a_stride, const float *b, int64_t rows, float *c,
+                       ptrdiff_t c_stride, bool add)
 {
     vf acc[MR * NV];
     foreach (i, MR * NV)
@@ -64,7 +64,7 @@ static void tile_outer(const float *a, const float *b, int64_t rows, float *c, p
     foreach (i, MR) /* wanted at the end */
         for (int j = 0; j < NR; j += 16)
             __builtin_prefetch(c + i * c_stride + j, 1);
-    for (; rows > 0; rows--, a += MR, b += NR)
+    for (; rows > 0; rows--, a += a_stride, b += NR)
         EACH_STEP(MR, NV, 1, i, j)
     acc[i * NV + j] = fmadd(set1(a[i]), load(b + j * W), acc[i * NV + j]);
     tile t = {.c = c, .c_stride = c_stride, .add = add ? c : NULL, .add_stride = c_stride};
@@ -124,12 +124,12 @@ static void outer(const saw_outer *p)
             float *c = p->c + i * p->c_stride + j, edge[MR * NR] = {0};
             int64_t height = p->m - i < MR ? p->m - i : MR, width = p->n - j < NR ? p->n - j : NR;
             if (height == MR && width == NR) {
-                tile_outer(panel, b, p->rows, c, p->c_stride, p->accumulate);
+                tile_outer(panel, MR, b, p->rows, c, p->c_stride, p->accumulate);
                 continue;
             }
             for (int64_t r = 0; r < height && p->accumulate; r++)
                 memcpy(edge + r * NR, c + r * p->c_stride, (size_t)width * 4);
-            tile_outer(panel, b, p->rows, edge, NR, p->accumulate);
+            tile_outer(panel, MR, b, p->rows, edge, NR, p->accumulate);
             for (int64_t r = 0; r < height; r++)
                 memcpy(c + r * p->c_stride, edge + r * NR, (size_t)width * 4);
         }
