@@ -72,17 +72,17 @@ static void radam_step(const nn_update *u, const nn_slice *s)
 #define ADAM_DEFAULTS .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8
 
 const nn_optim_row nn_optim_adamw = {
-    .defaults = {.name = "adamw", .schedule.lr = 1e-4, .weight_decay = 0.01, ADAM_DEFAULTS},
+    .defaults = {.name = "adamw", .schedule.lr = 3e-4, .weight_decay = 0.01, ADAM_DEFAULTS},
     .buffers = 2,
     .step = nn_adamw_step,
 };
 const nn_optim_row nn_optim_adam = {
-    .defaults = {.name = "adam", .schedule.lr = 1e-4, ADAM_DEFAULTS},
+    .defaults = {.name = "adam", .schedule.lr = 3e-4, ADAM_DEFAULTS},
     .buffers = 2,
     .step = adam_step,
 };
 const nn_optim_row nn_optim_radam = {
-    .defaults = {.name = "radam", .schedule.lr = 1e-4, ADAM_DEFAULTS},
+    .defaults = {.name = "radam", .schedule.lr = 3e-4, ADAM_DEFAULTS},
     .buffers = 2,
     .step = radam_step,
 };

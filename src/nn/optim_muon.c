@@ -130,7 +130,7 @@ static void muon_step(const nn_update *u, const nn_slice *s)
 
 const nn_optim_row nn_optim_muon = {
     .defaults = {.name = "muon",
-                 .schedule.lr = 1e-3,
+                 .schedule.lr = 2e-3,
                  .weight_decay = 0.01,
                  .momentum = 0.95,
                  .nesterov = true,

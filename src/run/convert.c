@@ -33,15 +33,9 @@ static bool is_product_weight(const converter *c, const char *name)
     return false;
 }
 
-static bool is_number(const converter *c, const saw_ckpt_tensor *t)
-{
-    return t->dtype == SAW_F32 || t->dtype == SAW_F64 || t->dtype == SAW_F16 ||
-           t->dtype == SAW_BF16 || saw_model_file_scale(c->ck, t);
-}
-
 static saw_dtype new_dtype(const converter *c, const saw_ckpt_tensor *t)
 {
-    if (!is_number(c, t))
+    if (!saw_model_file_is_number(c->ck, t))
         return t->dtype;
     return t->ndim >= 2 && t->count > 0 && is_product_weight(c, t->name) ? c->dtype : SAW_F32;
 }
@@ -125,7 +119,7 @@ static saw_status list_entries(converter *c, saw_safetensors_entry *entries,
         *e = (saw_safetensors_entry){.name = t->name, .dtype = new_dtype(c, t), .ndim = t->ndim};
         memcpy(e->dims, t->dims, sizeof e->dims);
         *bytes += (uint64_t)t->count * saw_dtype_bytes(e->dtype);
-        if (e->dtype != SAW_I8 || !is_number(c, t))
+        if (e->dtype != SAW_I8 || !saw_model_file_is_number(c->ck, t))
             continue;
         if (snprintf(names[*count], NAME_ROOM, "%s.scale", t->name) >= NAME_ROOM)
             return saw_fail(c->ctx, SAW_ERR_UNSUPPORTED, "the name %.60s... is too long", t->name);
@@ -163,7 +157,7 @@ static saw_status write_file(converter *c, const char *path, const char *const *
             continue; /* written with the tensor before it */
         if (saw_cancelled(c->ctx))
             status = saw_fail(c->ctx, SAW_ERR_CANCELLED, "interrupted");
-        else if (!is_number(c, t))
+        else if (!saw_model_file_is_number(c->ck, t))
             status = write_raw(c, t);
         else if (entries[i].dtype == SAW_I8)
             status = write_int8(c, t);

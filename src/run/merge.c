@@ -225,26 +225,6 @@ static saw_status open_adapter(merger *m, const char *model)
 }
 
 /* What the file will hold: every tensor of numbers. */
-static saw_status list_tensors(merger *m)
-{
-    const saw_checkpoint *ck = saw_separator_checkpoint(m->base);
-    int n = saw_checkpoint_count(ck);
-    m->entries = saw_calloc(m->ctx, (size_t)n + 1, sizeof *m->entries);
-    if (!m->entries)
-        return SAW_ERR_MEMORY;
-    for (int i = 0; i < n; i++) {
-        const saw_ckpt_tensor *t = saw_checkpoint_at(ck, i);
-        bool number = t->dtype == SAW_F32 || t->dtype == SAW_F64 || t->dtype == SAW_F16 ||
-                      t->dtype == SAW_BF16 || saw_model_file_scale(ck, t);
-        if (!number || saw_model_file_is_scale(ck, t))
-            continue; /* counters, scales */
-        m->entries[m->count] =
-            (saw_safetensors_entry){.name = t->name, .dtype = SAW_F32, .ndim = t->ndim};
-        memcpy(m->entries[m->count++].dims, t->dims, sizeof t->dims);
-    }
-    return SAW_OK;
-}
-
 static saw_status open_all(merger *m, const char *model)
 {
     char *config_path = NULL;
@@ -258,7 +238,8 @@ static saw_status open_all(merger *m, const char *model)
                                    &m->config, &config_path);
     saw_free(m->ctx, config_path);
     if (!status)
-        status = list_tensors(m);
+        status = saw_model_file_tensors(m->ctx, saw_separator_checkpoint(m->base), &m->entries,
+                                        &m->count);
     for (int i = 0; i < m->o->n_others && !status; i++)
         status = open_other(m, i);
     return status || !m->o->adapter ? status : open_adapter(m, model);

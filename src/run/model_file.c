@@ -121,6 +121,12 @@ bool saw_model_file_is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
     return of && saw_model_file_scale(ck, of) == t;
 }
 
+bool saw_model_file_is_number(const saw_checkpoint *ck, const saw_ckpt_tensor *t)
+{
+    return t->dtype == SAW_F32 || t->dtype == SAW_F64 || t->dtype == SAW_F16 ||
+           t->dtype == SAW_BF16 || saw_model_file_scale(ck, t);
+}
+
 saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
                                    int64_t n, float *out)
 {
@@ -145,6 +151,25 @@ saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t,
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
+
+saw_status saw_model_file_tensors(saw_context *ctx, const saw_checkpoint *ck,
+                                  saw_safetensors_entry **out, int *count)
+{
+    int n = saw_checkpoint_count(ck);
+    *count = 0;
+    *out = saw_calloc(ctx, (size_t)n + 1, sizeof **out);
+    if (!*out)
+        return SAW_ERR_MEMORY;
+    for (int i = 0; i < n; i++) {
+        const saw_ckpt_tensor *t = saw_checkpoint_at(ck, i);
+        if (!saw_model_file_is_number(ck, t) || saw_model_file_is_scale(ck, t))
+            continue;
+        saw_safetensors_entry *e = &(*out)[(*count)++];
+        *e = (saw_safetensors_entry){.name = t->name, .dtype = SAW_F32, .ndim = t->ndim};
+        memcpy(e->dims, t->dims, sizeof t->dims);
+    }
+    return SAW_OK;
+}
 
 static saw_status write_tensor(saw_context *ctx, saw_safetensors *out, const saw_model_parts *parts,
                                const saw_safetensors_entry *e, float *block, int64_t room)

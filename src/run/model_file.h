@@ -30,6 +30,8 @@ saw_status saw_model_file_merge(saw_context *ctx, const saw_config *base,
 const saw_ckpt_tensor *saw_model_file_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t);
 /** Whether a tensor is such scales. */
 bool saw_model_file_is_scale(const saw_checkpoint *ck, const saw_ckpt_tensor *t);
+/** Whether a tensor holds a model's numbers: floats, or int8 with scales; not a counter. */
+bool saw_model_file_is_number(const saw_checkpoint *ck, const saw_ckpt_tensor *t);
 /** As saw_checkpoint_read_f32, but int8 values are multiplied by their scales. */
 saw_status saw_model_file_read_f32(saw_checkpoint *ck, const saw_ckpt_tensor *t, int64_t first,
                                    int64_t n, float *out);
@@ -44,6 +46,10 @@ typedef struct saw_model_parts {
     const saw_config *config; /* goes into the file; NULL: none */
     const char *architecture; /* the family's name */
 } saw_model_parts;
+/** The tensors of a checkpoint that hold a model's numbers, as float32, in its order: without
+ * counters and scales. Freed with saw_free; names borrow from the checkpoint. */
+saw_status saw_model_file_tensors(saw_context *ctx, const saw_checkpoint *ck,
+                                  saw_safetensors_entry **out, int *count);
 /** Write our single-file format. The file appears only when it is whole; numbers that are not
  * finite are refused. */
 saw_status saw_model_file_write(saw_context *ctx, const char *path, const saw_model_parts *parts);

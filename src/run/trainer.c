@@ -220,30 +220,17 @@ static saw_status choose_method(saw_trainer *t)
     return status;
 }
 
-/* Whole weights that have been trained before learn a tenth as fast as what starts from nothing. */
-static double usual_lr(const saw_recipe *r)
-{
-    static const struct {
-        const char *optimizer;
-        double lr;
-    } rates[] = {{"adamw", 3e-4}, {"adam", 3e-4}, {"radam", 3e-4},
-                 {"muon", 2e-3},  {"sgd", 1e-2},  {"prodigy", 1}};
-    double lr = 3e-4;
-    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
-        if (!strcmp(r->optimizer, rates[i].optimizer))
-            lr = rates[i].lr;
-    bool gentle = r->model && !strcmp(r->method, "full") && strcmp(r->optimizer, "prodigy");
-    return gentle ? lr / 10 : lr;
-}
-
 static nn_optim_options optim_options(const saw_trainer *t)
 {
     const saw_recipe *r = t->recipe;
     nn_optim_options o;
     if (nn_optim_defaults(t->ctx, r->optimizer, &o))
         return (nn_optim_options){0};
+    /* Whole weights that were trained before learn a tenth as fast as what starts from nothing. */
+    bool gentle = r->model && !strcmp(r->method, "full") && strcmp(r->optimizer, "prodigy");
+    double usual = gentle ? o.schedule.lr / 10 : o.schedule.lr;
     o.schedule = (nn_schedule){.name = r->schedule,
-                               .lr = isnan(r->lr) ? usual_lr(r) : r->lr,
+                               .lr = isnan(r->lr) ? usual : r->lr,
                                .warmup_steps = r->warmup < r->steps / 4 ? r->warmup : r->steps / 4,
                                .total_steps = r->steps,
                                .floor = r->floor,
@@ -629,47 +616,41 @@ static saw_status read_state(saw_trainer *t, saw_checkpoint *file)
 
 /* ---- models ---------------------------------------------------------------------------------- */
 
+/* The numbers of what trains or follows the batches; NULL for any other tensor. */
+static const float *present(const saw_trainer *t, const char *name)
+{
+    for (int i = 0; i < t->n_ranges; i++)
+        if (!strcmp(t->ranges[i].name, name))
+            return (const float *)saw_run_params(t->run).data + t->ranges[i].first;
+    for (int i = 0; i < t->n_running; i++)
+        if (!strcmp(t->running[i].name, name))
+            return t->running[i].values;
+    return NULL;
+}
+
 static saw_status read_tensor(void *user, const char *name, int64_t first, int64_t n, float *out)
 {
-    saw_trainer *t = user;
-    const float *params = saw_run_params(t->run).data;
-    for (int i = 0; i < t->n_ranges; i++)
-        if (!strcmp(t->ranges[i].name, name)) {
-            memcpy(out, params + t->ranges[i].first + first, (size_t)n * sizeof *out);
-            return SAW_OK;
-        }
-    for (int i = 0; i < t->n_running; i++)
-        if (!strcmp(t->running[i].name, name)) {
-            memcpy(out, t->running[i].values + first, (size_t)n * sizeof *out);
-            return SAW_OK;
-        }
+    const saw_trainer *t = user;
+    const float *x = present(t, name);
     saw_weight_source base = saw_separator_source(t->base);
-    return base.read(base.user, name, first, n, out);
+    if (!x)
+        return base.read(base.user, name, first, n, out);
+    memcpy(out, x + first, (size_t)n * sizeof *out);
+    return SAW_OK;
 }
 
 /* The whole model with what trains as it is now. */
 static saw_status save_whole(saw_trainer *t, const char *path)
 {
     const saw_checkpoint *ck = saw_separator_checkpoint(t->base);
-    int n = saw_checkpoint_count(ck), count = 0;
-    saw_safetensors_entry *entries = saw_calloc(t->ctx, (size_t)n + 1, sizeof *entries);
+    int count;
+    saw_safetensors_entry *entries;
     saw_config *config = NULL, *merged = NULL;
     char *config_path = NULL;
-    if (!entries)
-        return SAW_ERR_MEMORY;
-    for (int i = 0; i < n; i++) {
-        const saw_ckpt_tensor *x = saw_checkpoint_at(ck, i);
-        if (x->dtype != SAW_F32 && x->dtype != SAW_F64 && x->dtype != SAW_F16 &&
-            x->dtype != SAW_BF16 && !saw_model_file_scale(ck, x))
-            continue; /* counters */
-        if (saw_model_file_is_scale(ck, x))
-            continue;
-        entries[count] =
-            (saw_safetensors_entry){.name = x->name, .dtype = SAW_F32, .ndim = x->ndim};
-        memcpy(entries[count++].dims, x->dims, sizeof x->dims);
-    }
-    saw_status status = saw_model_file_config(t->ctx, ck, t->recipe->model, t->recipe->config,
-                                              &config, &config_path);
+    saw_status status = saw_model_file_tensors(t->ctx, ck, &entries, &count);
+    if (!status)
+        status = saw_model_file_config(t->ctx, ck, t->recipe->model, t->recipe->config, &config,
+                                       &config_path);
     if (!status && t->recipe->settings.count)
         status = saw_model_file_merge(t->ctx, config, t->recipe->settings.items,
                                       t->recipe->settings.count, &merged);
@@ -691,14 +672,12 @@ static saw_status save_whole(saw_trainer *t, const char *path)
 
 static saw_status read_trained(void *user, const char *name, const saw_dims *dims, float *out)
 {
-    saw_trainer *t = user;
-    const float *params = saw_run_params(t->run).data;
-    for (int i = 0; i < t->n_ranges; i++)
-        if (!strcmp(t->ranges[i].name, name)) {
-            memcpy(out, params + t->ranges[i].first, (size_t)t->ranges[i].count * sizeof *out);
-            return SAW_OK;
-        }
-    return saw_weights_read(t->weights, name, dims, out);
+    const saw_trainer *t = user;
+    const float *x = present(t, name);
+    if (!x)
+        return saw_weights_read(t->weights, name, dims, out);
+    memcpy(out, x, (size_t)saw_dims_count(dims) * sizeof *out);
+    return SAW_OK;
 }
 
 /* A path says nothing on another machine. */
@@ -1101,21 +1080,20 @@ saw_status saw_trainer_run(saw_trainer *t,
                                   .base_forgetting_db = t->base_forgetting};
     t->session_start = saw_seconds();
     t->session_step = t->step;
+    int64_t kept = -1; /* the step that was last saved */
     while (!status) {
         bool due = t->step % r->validate_every == 0 || t->step == r->steps;
-        if (due && t->validated != t->step) {
+        if (due && t->validated != t->step)
             status = validate(t);
-            if (!status && (t->step % r->save_every == 0 || t->step == r->steps))
-                status = save_all(t);
+        if (!status && t->step % r->save_every == 0 && kept != t->step) {
+            status = save_all(t);
+            kept = t->step;
         }
         if (status || t->step >= r->steps || (r->patience > 0 && t->bad >= r->patience))
             break;
         status = train_step(t);
         if (!status)
             tell(t);
-        due = t->step % r->validate_every == 0 || t->step == r->steps; /* saved after it */
-        if (!status && !due && t->step % r->save_every == 0)
-            status = save_all(t);
     }
     if (status == SAW_ERR_CANCELLED) { /* the step that was cut short is done again */
         saw_context_resume(t->ctx);
@@ -1126,7 +1104,7 @@ saw_status saw_trainer_run(saw_trainer *t,
                      (long long)r->steps, saw_run_folder_path(t->folder));
         return saved ? saved : SAW_ERR_CANCELLED;
     }
-    if (!status)
+    if (!status && kept != t->step)
         status = save_all(t);
     return status ? status : write_excerpts(t);
 }
