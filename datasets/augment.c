@@ -24,8 +24,7 @@ static double from_db(double db)
     return pow(10, db / 20);
 }
 
-/* ---- simple ones ------------------------------------------------------------------------------
- */
+/* ---- simple ones ----------------------------------------------------------------------------- */
 
 static saw_status scale(effect_call *e, double by)
 {
@@ -68,8 +67,7 @@ static saw_status apply_saturation(effect_call *e)
     return SAW_OK;
 }
 
-/* ---- equalizer: three second-order sections (R. Bristow-Johnson's cookbook) -------------------
- */
+/* ---- equalizer: three second-order sections (R. Bristow-Johnson's cookbook) ------------------ */
 
 typedef struct section {
     double b0, b1, b2, a1, a2;
@@ -130,8 +128,7 @@ static saw_status apply_eq(effect_call *e, double low, double high)
     return SAW_OK;
 }
 
-/* ---- reverb -----------------------------------------------------------------------------------
- */
+/* ---- reverb ---------------------------------------------------------------------------------- */
 
 /*
  * A feedback delay network (J.-M. Jot, 1991): LINES delays whose outputs, damped, go back into all
@@ -192,8 +189,7 @@ static saw_status apply_reverb(effect_call *e)
     return failed ? SAW_ERR_MEMORY : SAW_OK;
 }
 
-/* ---- codec ------------------------------------------------------------------------------------
- */
+/* ---- codec ----------------------------------------------------------------------------------- */
 
 typedef struct memory_file {
     saw_buffer bytes;
@@ -313,8 +309,7 @@ static saw_status apply_codec(effect_call *e)
                              e->channels, e->rate_hz, mp3 ? "MP3" : "Vorbis");
 }
 
-/* ---- the table --------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 typedef struct row {
     const char *name, *unit, *help;
@@ -362,8 +357,7 @@ const char *saw_augment_help(saw_augment_kind kind)
     return rows[kind].help;
 }
 
-/* ---- parsing ----------------------------------------------------------------------------------
- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 static saw_status unknown_kind(saw_context *ctx, const char *name)
 {
@@ -436,8 +430,7 @@ saw_status saw_augment_parse(saw_context *ctx, const char *text, saw_augment *ou
     return SAW_OK;
 }
 
-/* ---- doing ------------------------------------------------------------------------------------
- */
+/* ---- doing ----------------------------------------------------------------------------------- */
 
 static const saw_augment *find(const saw_augment_chain *chain, saw_augment_kind kind,
                                const char *stem)

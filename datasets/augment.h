@@ -61,8 +61,7 @@ const char *saw_augment_name(saw_augment_kind kind);
 const char *saw_augment_unit(saw_augment_kind kind);
 const char *saw_augment_help(saw_augment_kind kind);
 
-/* ---- for the sampler --------------------------------------------------------------------------
- */
+/* ---- for the sampler ------------------------------------------------------------------------- */
 
 enum { SAW_AUGMENT_MAX_CHANNELS = 64 };
 

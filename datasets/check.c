@@ -100,8 +100,7 @@ typedef struct work {
     double mix_energy, sum_energy, left_energy, product;
 } work;
 
-/* ---- faults -----------------------------------------------------------------------------------
- */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 static saw_status add_fault(saw_check *c, saw_fault_kind kind, const char *song,
                             const char *stem_name, double value, const char *text, ...)
@@ -142,8 +141,7 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* ---- one second of a track --------------------------------------------------------------------
- */
+/* ---- one second of a track ------------------------------------------------------------------- */
 
 static void measure_channel(track *t, int channel, const float *x, int rate_hz)
 {
@@ -249,8 +247,7 @@ static saw_status read_track(work *w, int file, track *t)
     return status;
 }
 
-/* ---- one second of a song ---------------------------------------------------------------------
- */
+/* ---- one second of a song -------------------------------------------------------------------- */
 
 /* The sum of the stems beside the mixture. */
 static void compare_sum(work *w)
@@ -350,8 +347,7 @@ static saw_status read_second(work *w, bool *more)
     return status;
 }
 
-/* ---- judgement of a song ----------------------------------------------------------------------
- */
+/* ---- judgement of a song --------------------------------------------------------------------- */
 
 static saw_status judge_track(work *w, int i)
 {
@@ -524,8 +520,7 @@ static saw_status judge_song(work *w)
     return status;
 }
 
-/* ---- a song -----------------------------------------------------------------------------------
- */
+/* ---- a song ---------------------------------------------------------------------------------- */
 
 enum { MAX_TRACKS = 256 };
 
@@ -618,8 +613,7 @@ static saw_status check_song(saw_check *c, int number)
     return status;
 }
 
-/* ---- duplicates -------------------------------------------------------------------------------
- */
+/* ---- duplicates ------------------------------------------------------------------------------ */
 
 static bool are_equal(const signs *a, const signs *b)
 {
@@ -685,8 +679,7 @@ static saw_status check_duplicates(saw_check *c)
     return status;
 }
 
-/* ---- open and close ---------------------------------------------------------------------------
- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static saw_status probe(saw_check *c, int i)
 {

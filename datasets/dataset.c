@@ -33,8 +33,7 @@ const char *saw_dataset_layout_help(int i)
     return i >= 0 && i < LAYOUTS ? layouts[i]->help : NULL;
 }
 
-/* ---- wanted stems -----------------------------------------------------------------------------
- */
+/* ---- wanted stems ---------------------------------------------------------------------------- */
 
 /* "name" or "name=a+b", in lower case. A name alone is its own only part. */
 typedef struct wanted {
@@ -117,8 +116,7 @@ static bool is_one_of(const char *name, const char *const *names, int count)
     return false;
 }
 
-/* ---- finding ----------------------------------------------------------------------------------
- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 static int by_song_stem_path(const void *a, const void *b)
 {
@@ -248,8 +246,7 @@ static saw_status new_dataset(saw_context *ctx, const char *path, saw_dataset **
     return d->path ? SAW_OK : SAW_ERR_MEMORY;
 }
 
-/* ---- probing ----------------------------------------------------------------------------------
- */
+/* ---- probing --------------------------------------------------------------------------------- */
 
 /* Read to the end of a file that does not state its length. */
 static saw_status count_frames(saw_context *ctx, saw_audio_reader *r, int channels, int64_t *frames)
@@ -303,8 +300,7 @@ static saw_status probe(saw_dataset *d)
     return status;
 }
 
-/* ---- sources ----------------------------------------------------------------------------------
- */
+/* ---- sources --------------------------------------------------------------------------------- */
 
 static const char mixture_name[] = "mixture";
 
@@ -507,8 +503,7 @@ static saw_status settle_missing(saw_dataset *d, bool complete)
                            d->path);
 }
 
-/* ---- open and close ---------------------------------------------------------------------------
- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static saw_status open_wishes(saw_context *ctx, const saw_dataset_options *o, wishes **out)
 {
@@ -626,8 +621,7 @@ int saw_dataset_sources(const saw_dataset *d)
     return d->source_count;
 }
 
-/* ---- train and validate -----------------------------------------------------------------------
- */
+/* ---- train and validate ---------------------------------------------------------------------- */
 
 static saw_status set_parts(saw_dataset *d, const char *const *names, int count, saw_song_part part,
                             saw_song_part from)

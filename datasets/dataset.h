@@ -76,8 +76,7 @@ int saw_dataset_sources(const saw_dataset *d);
 const char *saw_dataset_layout_name(int i);
 const char *saw_dataset_layout_help(int i);
 
-/* ---- train and validate -----------------------------------------------------------------------
- */
+/* ---- train and validate ---------------------------------------------------------------------- */
 
 typedef struct saw_split_options {
     double fraction; /* of the songs that validate, at least one; by a hash of seed and name, so
@@ -96,8 +95,7 @@ typedef struct saw_split_options {
  */
 saw_status saw_dataset_split(saw_dataset *d, const saw_split_options *options);
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /** Reads pieces of songs; open files and decoded audio are kept for a while. One thread at a time,
  * but any number of readers (each with a context of its own) on one data set. */

@@ -7,8 +7,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-/* ---- names ------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 size_t saw_name_length(const char *name)
 {
@@ -54,8 +53,7 @@ static bool is_audio(const char *name)
     return false;
 }
 
-/* ---- folders ----------------------------------------------------------------------------------
- */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -102,8 +100,7 @@ void saw_listing_free(saw_listing *l)
     *l = (saw_listing){.ctx = l->ctx};
 }
 
-/* ---- findings ---------------------------------------------------------------------------------
- */
+/* ---- findings -------------------------------------------------------------------------------- */
 
 saw_status saw_findings_add(saw_findings *f, const char *song, size_t song_length, const char *stem,
                             size_t stem_length, const char *path)

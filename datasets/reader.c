@@ -89,8 +89,7 @@ void saw_dataset_reader_close(saw_dataset_reader *r)
     saw_free(r->ctx, r);
 }
 
-/* ---- decoding ---------------------------------------------------------------------------------
- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 static saw_status open_slot(saw_dataset_reader *r, int file, open_file **out)
 {
@@ -262,8 +261,7 @@ static saw_status read_own_rate(saw_dataset_reader *r, int file, int64_t start, 
     return SAW_OK;
 }
 
-/* ---- pieces at the data set's rate ------------------------------------------------------------
- */
+/* ---- pieces at the data set's rate ----------------------------------------------------------- */
 
 static void add(float *const *to, int channels, int64_t at, const float *from, int64_t n,
                 float sign)

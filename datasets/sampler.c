@@ -56,8 +56,7 @@ struct saw_sampler {
     int64_t longest;
 };
 
-/* ---- one item ---------------------------------------------------------------------------------
- */
+/* ---- one item -------------------------------------------------------------------------------- */
 
 typedef struct place {
     int song;
@@ -266,8 +265,7 @@ static saw_status make_batch(saw_sampler *s, int64_t step, float *mix, float *st
     return status;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static slot *find_slot(saw_sampler *s, slot_state state)
 {
@@ -358,8 +356,7 @@ saw_status saw_sampler_batch(saw_sampler *s, int64_t step, float *mix, float *st
     return status;
 }
 
-/* ---- open and close ---------------------------------------------------------------------------
- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static saw_status fill_urn(saw_sampler *s, int source)
 {

@@ -221,8 +221,7 @@ static void list(const void *attr, saw_buffer *out)
         saw_buffer_printf(out, " groups %lld", (long long)a->groups);
 }
 
-/* ---- phases and matrices ----------------------------------------------------------------------
- * ---- */
+/* ---- phases and matrices --------------------------------------------------------------------- */
 
 /* Along one axis: output first + m step reads input base + m in_step + q tap_step through tap
  * w_first + q w_step of the kernel, for q = 0 .. taps - 1. */

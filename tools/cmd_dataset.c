@@ -60,8 +60,7 @@ const command command_dataset = {
     .most_operands = 2,
     .run = run_dataset};
 
-/* ---- check ------------------------------------------------------------------------------------
- */
+/* ---- check ----------------------------------------------------------------------------------- */
 
 /* Only on a terminal. */
 static struct {
@@ -157,8 +156,7 @@ static int check(saw_context *ctx, const char *path, const options *o)
     return code;
 }
 
-/* ---- list -------------------------------------------------------------------------------------
- */
+/* ---- list ------------------------------------------------------------------------------------ */
 
 static const char *const parts[] = {
     [SAW_SONG_TRAIN] = "train", [SAW_SONG_VALID] = "valid", [SAW_SONG_UNUSED] = "unused"};

@@ -97,8 +97,7 @@ const command command_train = {.name = "train",
                                .examples = train_examples,
                                .run = run_train};
 
-/* ---- the recipe --------------------------------------------------------------------------------
- * ---- */
+/* ---- the recipe ------------------------------------------------------------------------------ */
 
 static void print_markdown_cell(const char *text)
 {
@@ -262,8 +261,7 @@ static int check_recipe(const command *c, const saw_recipe *r)
     return 0;
 }
 
-/* ---- what is said ------------------------------------------------------------------------------
- * ---- */
+/* ---- what is said ---------------------------------------------------------------------------- */
 
 typedef struct teller {
     saw_context *ctx;
@@ -449,8 +447,7 @@ static void print_end(const teller *t, saw_status status)
     }
 }
 
-/* ---- the command -------------------------------------------------------------------------------
- * ---- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static int train(teller *t)
 {

@@ -24,8 +24,7 @@ int usage_error(const char *name, const char *fmt, ...)
     return EXIT_USAGE;
 }
 
-/* ---- the nearest flag --------------------------------------------------------------------------
- * ---- */
+/* ---- the nearest flag ------------------------------------------------------------------------ */
 
 enum { WORD_ROOM = 64 };
 
@@ -43,8 +42,7 @@ static const flag *nearest_flag(const command *c, const char *name)
     return NULL;
 }
 
-/* ---- values ------------------------------------------------------------------------------------
- * ---- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 /* 90, 1:30, 1:02:03.5 */
 static bool parse_seconds(const char *text, double *out)
@@ -147,8 +145,7 @@ static bool set_value(const command *c, const flag *f, char *text, void *options
     }
 }
 
-/* ---- the command line --------------------------------------------------------------------------
- * ---- */
+/* ---- the command line ------------------------------------------------------------------------ */
 
 static const flag *find_flag(const command *c, const char *name, size_t n)
 {
@@ -245,8 +242,7 @@ bool flags_parse(const command *c, int argc, char **argv, void *options, int *op
     return true;
 }
 
-/* ---- help --------------------------------------------------------------------------------------
- * ---- */
+/* ---- help ------------------------------------------------------------------------------------ */
 
 /* Words of `text` in lines of at most 100 columns, each behind `indent` spaces; the first line has
  * its indent already. */

@@ -44,8 +44,7 @@ struct saw_audio_reader {
     saw_status head_status;
 };
 
-/* ---- where bytes come from ----------------------------------------------------------------------
- * ---- */
+/* ---- where bytes come from ------------------------------------------------------------------- */
 
 /* saw_wav_read on a file. */
 static size_t read_file(void *user, uint64_t offset, void *out, size_t n)

@@ -18,8 +18,7 @@ enum {
 /* A value that repeats (stride 0) makes a tensor larger than its file: up to this many elements. */
 static const int64_t MAX_EXPANDED = (int64_t)1 << 26;
 
-/* ---- what a file is ----------------------------------------------------------------------------
- * ---- */
+/* ---- what a file is -------------------------------------------------------------------------- */
 
 /* Files that people take for a checkpoint, by their first bytes. */
 static const struct {
@@ -84,8 +83,7 @@ static saw_status read_any(saw_checkpoint *ck)
     return refuse_unknown(ck, head, n);
 }
 
-/* ---- the list ----------------------------------------------------------------------------------
- * ---- */
+/* ---- the list -------------------------------------------------------------------------------- */
 
 void saw_ckpt_note(saw_checkpoint *ck, const char *fmt, ...)
 {
@@ -240,8 +238,7 @@ static saw_status strip_prefixes(saw_checkpoint *ck)
     return ck->prefix ? index_names(ck) : SAW_ERR_MEMORY;
 }
 
-/* ---- folders -----------------------------------------------------------------------------------
- * ---- */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 enum { MAX_PARTS = 64 };
 
@@ -462,8 +459,7 @@ const char *saw_checkpoint_note(const saw_checkpoint *ck, int i)
     return ck->notes[i];
 }
 
-/* ---- reading elements --------------------------------------------------------------------------
- * ---- */
+/* ---- reading elements ------------------------------------------------------------------------ */
 
 /* Elements of the innermost axes that lie one after another in the file. */
 static int64_t run_length(const saw_ckpt_tensor *t)

@@ -74,8 +74,7 @@ const char *saw_checkpoint_prefix(const saw_checkpoint *ck);
 int saw_checkpoint_note_count(const saw_checkpoint *ck);
 const char *saw_checkpoint_note(const saw_checkpoint *ck, int i);
 
-/* ---- safetensors writer ------------------------------------------------------------------------
- * ---- */
+/* ---- safetensors writer ---------------------------------------------------------------------- */
 
 /** What a tensor of the new file will be. The name is UTF-8. */
 typedef struct saw_safetensors_entry {

@@ -5,8 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- text --------------------------------------------------------------------------------------
- * ---- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 /* Bytes of the UTF-8 character at p; 0: there is none. */
 static int utf8_length(const unsigned char *p)
@@ -53,8 +52,7 @@ void saw_draw_base64(FILE *out, const void *bytes, size_t n)
     }
 }
 
-/* ---- curves ------------------------------------------------------------------------------------
- * ---- */
+/* ---- curves ---------------------------------------------------------------------------------- */
 
 enum { WIDTH = 720, HEIGHT = 250, LEFT = 64, RIGHT = 14, TOP = 14, BOTTOM = 34, MOST_POINTS = 600 };
 
@@ -209,8 +207,7 @@ void saw_draw_chart_svg(FILE *out, const saw_draw_chart *c)
     fprintf(out, "</svg></figure>\n");
 }
 
-/* ---- spectrograms ------------------------------------------------------------------------------
- * ---- */
+/* ---- spectrograms ---------------------------------------------------------------------------- */
 
 enum { COLUMNS = 400, ROWS = 160, N_FFT = 4096, HEADER = 54, COLOURS = 256 };
 

@@ -28,8 +28,7 @@ typedef struct stretch {
     char folder[NAME_ROOM];
 } stretch;
 
-/* ---- where -------------------------------------------------------------------------------------
- * ---- */
+/* ---- where ----------------------------------------------------------------------------------- */
 
 /* First second of the loudest SECONDS of the wanted stems. */
 static saw_status find_loudest(stretch *s, int64_t *start)
@@ -61,8 +60,7 @@ static saw_status find_loudest(stretch *s, int64_t *start)
     return status;
 }
 
-/* ---- what --------------------------------------------------------------------------------------
- * ---- */
+/* ---- what ------------------------------------------------------------------------------------ */
 
 static saw_status write_audio(stretch *s, const char *name, const float *x)
 {
@@ -211,8 +209,7 @@ static saw_status write_excerpt(stretch *s, double gain_db)
     return status;
 }
 
-/* ---- which -------------------------------------------------------------------------------------
- * ---- */
+/* ---- which ----------------------------------------------------------------------------------- */
 
 /* Mean gain of a song's stems; NaN: not known. */
 static double gain_of(const saw_run_log *log, const char *song)

@@ -24,8 +24,7 @@ const saw_recipe_key *saw_recipe_key_at(int i)
     return i >= 0 && i < N_KEYS ? &KEYS[i] : NULL;
 }
 
-/* ---- presets -----------------------------------------------------------------------------------
- * ---- */
+/* ---- presets --------------------------------------------------------------------------------- */
 
 enum { PRESET_ROOM = 16 };
 
@@ -92,8 +91,7 @@ const char *saw_recipe_preset_value(int i, const char *key)
     return NULL;
 }
 
-/* ---- values ------------------------------------------------------------------------------------
- * ---- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static const saw_recipe_key *find_key(const char *name)
 {
@@ -332,8 +330,7 @@ void saw_recipe_free(saw_recipe *r)
     saw_pool_free(&r->pool);
 }
 
-/* ---- files -------------------------------------------------------------------------------------
- * ---- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static saw_status load_list(saw_recipe *r, const char *source, const saw_recipe_key *key,
                             const saw_config *node)

@@ -50,8 +50,7 @@ static const char HEAD[] =
     ".track audio{width:100%;margin-top:.3rem}\n"
     ".set{font-weight:600}code{overflow-wrap:anywhere}\n</style>\n";
 
-/* ---- figures -----------------------------------------------------------------------------------
- * ---- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 static void put_gain(const page *p, double gain)
 {
@@ -173,8 +172,7 @@ static saw_status put_charts(const page *p)
     return SAW_OK;
 }
 
-/* ---- songs -------------------------------------------------------------------------------------
- * ---- */
+/* ---- songs ----------------------------------------------------------------------------------- */
 
 static int by_gain(const void *a, const void *b)
 {
@@ -212,8 +210,7 @@ static void put_scores(page *p)
     fprintf(p->out, "</table></div>\n");
 }
 
-/* ---- listening ---------------------------------------------------------------------------------
- * ---- */
+/* ---- listening ------------------------------------------------------------------------------- */
 
 static saw_status put_spectrogram(const page *p, const char *name, const char *path)
 {
@@ -295,8 +292,7 @@ static saw_status put_excerpt(const page *p, const char *role, const char *title
     return status;
 }
 
-/* ---- split and recipe --------------------------------------------------------------------------
- * ---- */
+/* ---- split and recipe ------------------------------------------------------------------------ */
 
 static saw_status put_split(const page *p)
 {
@@ -355,8 +351,7 @@ static saw_status put_recipe(const page *p)
     return status;
 }
 
-/* ---- the page ----------------------------------------------------------------------------------
- * ---- */
+/* ---- the page -------------------------------------------------------------------------------- */
 
 static saw_status put_page(page *p)
 {

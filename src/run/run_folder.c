@@ -23,8 +23,7 @@ struct saw_run_folder {
 
 enum { POOL_BYTES = 4 << 20, MAX_RUNS = 10000 };
 
-/* ---- the folder --------------------------------------------------------------------------------
- * ---- */
+/* ---- the folder ------------------------------------------------------------------------------ */
 
 const char *saw_run_folder_path(const saw_run_folder *f)
 {
@@ -180,8 +179,7 @@ void saw_run_folder_close(saw_run_folder *f)
     saw_free(f->ctx, f);
 }
 
-/* ---- split -------------------------------------------------------------------------------------
- * ---- */
+/* ---- split ----------------------------------------------------------------------------------- */
 
 static saw_status write_split(saw_run_folder *f, const saw_dataset *d, const char *path)
 {
@@ -260,8 +258,7 @@ saw_status saw_run_folder_split(saw_run_folder *f, saw_dataset *d)
     return status;
 }
 
-/* ---- state -------------------------------------------------------------------------------------
- * ---- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 static const char STATE[] = "state.safetensors";
 
@@ -298,8 +295,7 @@ saw_status saw_run_folder_load_state(saw_run_folder *f, saw_checkpoint **out)
     return saw_checkpoint_open(f->ctx, path, out);
 }
 
-/* ---- log ---------------------------------------------------------------------------------------
- * ---- */
+/* ---- log ------------------------------------------------------------------------------------- */
 
 static saw_status bad_log(saw_run_folder *f)
 {

@@ -52,8 +52,7 @@ saw_status saw_run_folder_save_state(saw_run_folder *f, const nn_optim_array *ar
 /** Open it; *out is NULL when nothing was saved yet: the run begins at its beginning. */
 saw_status saw_run_folder_load_state(saw_run_folder *f, saw_checkpoint **out);
 
-/* ---- log ---------------------------------------------------------------------------------------
- * ---- */
+/* ---- log ------------------------------------------------------------------------------------- */
 
 /** Drop every record of a later step, and a last line that is not whole. */
 saw_status saw_run_log_cut(saw_run_folder *f, int64_t step);

@@ -31,8 +31,7 @@ static saw_status add_point(saw_context *ctx, saw_run_curve *c, double step, dou
     return SAW_OK;
 }
 
-/* ---- scores ------------------------------------------------------------------------------------
- * ---- */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 static saw_run_score *score_of(saw_run_log *log, const char *song, const char *stem)
 {
@@ -100,8 +99,7 @@ static saw_status take_valid(saw_run_log *log, const json_t *record, double step
                : take_scores(log, json_object_get(record, "songs"), before);
 }
 
-/* ---- lines -------------------------------------------------------------------------------------
- * ---- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static saw_status take_line(saw_run_log *log, const char *line)
 {

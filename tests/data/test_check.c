@@ -34,8 +34,7 @@ static int leave(void **state)
     return left != 0;
 }
 
-/* ---- a song of three stems --------------------------------------------------------------------
- */
+/* ---- a song of three stems ------------------------------------------------------------------- */
 
 /* Stem s of a song: noise, smoothed so that there is something at low frequencies, in bursts. */
 typedef struct part {
@@ -134,8 +133,7 @@ static void test_clean(void **state)
     saw_check_close(c);
 }
 
-/* ---- planted faults ---------------------------------------------------------------------------
- */
+/* ---- planted faults -------------------------------------------------------------------------- */
 
 static void write_two(void)
 {

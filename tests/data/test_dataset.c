@@ -43,8 +43,7 @@ static int leave(void **state)
     return left != 0;
 }
 
-/* ---- signals ----------------------------------------------------------------------------------
- */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 /* Sixty-four different noises; a sum of some of them, by bits. */
 static double noises(const void *user, int c, int64_t i)
@@ -64,8 +63,7 @@ static void write_noises(const char *path, uint64_t bits)
     test_write_file(path, HZ, 2, FRAMES, noises, &bits);
 }
 
-/* ---- the data set -----------------------------------------------------------------------------
- */
+/* ---- the data set ---------------------------------------------------------------------------- */
 
 static saw_dataset *open_set(const char *path, const char *layout, int n, const char *const *stems)
 {
@@ -138,8 +136,7 @@ static void hold_names(const saw_dataset *d, const char *layout, int songs, int 
         assert_int_equal(saw_dataset_song(d, i)->samples, FRAMES);
 }
 
-/* ---- layouts ----------------------------------------------------------------------------------
- */
+/* ---- layouts --------------------------------------------------------------------------------- */
 
 static void test_musdb(void **state)
 {
@@ -282,8 +279,7 @@ static void test_pairs(void **state)
     saw_dataset_close(d);
 }
 
-/* ---- wanted stems -----------------------------------------------------------------------------
- */
+/* ---- wanted stems ---------------------------------------------------------------------------- */
 
 static void test_stems(void **state)
 {
@@ -328,8 +324,7 @@ static void test_stems(void **state)
     saw_dataset_close(d);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Any order of reading, and a cache of next to nothing, give the bits of one go. */
 static void test_pieces(void **state)
@@ -426,8 +421,7 @@ static void test_rates(void **state)
     saw_dataset_close(d);
 }
 
-/* ---- parts ------------------------------------------------------------------------------------
- */
+/* ---- parts ----------------------------------------------------------------------------------- */
 
 static void split(saw_dataset *d, const saw_split_options *o)
 {
@@ -516,8 +510,7 @@ static void test_parts_in_folders(void **state)
     saw_dataset_close(d);
 }
 
-/* ---- what is broken ---------------------------------------------------------------------------
- */
+/* ---- what is broken -------------------------------------------------------------------------- */
 
 static void test_broken(void **state)
 {

@@ -35,8 +35,7 @@ static int leave(void **state)
     return left != 0;
 }
 
-/* ---- a data set and its batches ---------------------------------------------------------------
- */
+/* ---- a data set and its batches -------------------------------------------------------------- */
 
 typedef struct batches {
     saw_dataset *d;
@@ -112,8 +111,7 @@ static void write_set(void)
     test_write_sound("set/song1/bass.wav", 48000, 2, 65000, (test_sound){.hz = 80, .gain = 0.4});
 }
 
-/* ---- what a batch is --------------------------------------------------------------------------
- */
+/* ---- what a batch is ------------------------------------------------------------------------- */
 
 static void test_steps(void **state)
 {
@@ -211,8 +209,7 @@ static void test_sum(void **state)
     close_batches(&b);
 }
 
-/* ---- what is drawn ----------------------------------------------------------------------------
- */
+/* ---- what is drawn --------------------------------------------------------------------------- */
 
 /* Songs that say in each sample which song and when it is: song + i / 2^17, exact in float. */
 static double clock_signal(const void *user, int c, int64_t i)
@@ -334,8 +331,7 @@ static void test_short_songs(void **state)
     close_batches(&b);
 }
 
-/* ---- what is done to it -----------------------------------------------------------------------
- */
+/* ---- what is done to it ---------------------------------------------------------------------- */
 
 /* The chunk of the only stem of the only song, as it is and after one augmentation. */
 static void before_and_after(const char *path, const char *augment, int n, float *before,
@@ -578,8 +574,7 @@ static void test_words(void **state)
     }
 }
 
-/* ---- what goes wrong --------------------------------------------------------------------------
- */
+/* ---- what goes wrong ------------------------------------------------------------------------- */
 
 static double not_a_number(const void *user, int c, int64_t i)
 {

@@ -100,8 +100,7 @@ static double dot(const double *a, const double *b, int64_t n)
     return sum;
 }
 
-/* ---- golden ------------------------------------------------------------------------------------
- * ---- */
+/* ---- golden ---------------------------------------------------------------------------------- */
 
 /* Hold values (in C order of the golden layout) against row `row` of <what>, <what>_l2 and
  * <what>_probe. */
@@ -263,8 +262,7 @@ static void test_large(void **state)
     npz_close(z);
 }
 
-/* ---- properties --------------------------------------------------------------------------------
- * ---- */
+/* ---- properties ------------------------------------------------------------------------------ */
 
 typedef void property(const setting *c, const saw_stft *s, int64_t samples, int64_t frames,
                       void *scratch);
@@ -493,8 +491,7 @@ static void test_float_adjoints(void **state)
     for_all_settings(check_float_adjoints, 5003);
 }
 
-/* ---- threads and guards ------------------------------------------------------------------------
- * ---- */
+/* ---- threads and guards ---------------------------------------------------------------------- */
 
 typedef struct shared {
     const saw_stft *s;

@@ -50,8 +50,7 @@ static void set(saw_recipe *r, const char *key, const char *value)
         fail_msg("%s = %s: %s", key, value, saw_context_error(ctx));
 }
 
-/* ---- values ------------------------------------------------------------------------------------
- * ---- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static void test_defaults(void **state)
 {
@@ -134,8 +133,7 @@ static void test_wrong_values_are_refused(void **state)
     saw_recipe_free(&r);
 }
 
-/* ---- order -------------------------------------------------------------------------------------
- * ---- */
+/* ---- order ----------------------------------------------------------------------------------- */
 
 static void test_later_goes_over_earlier(void **state)
 {
@@ -201,8 +199,7 @@ static void test_presets_are_rows_of_values(void **state)
     saw_recipe_free(&r);
 }
 
-/* ---- unknown keys ------------------------------------------------------------------------------
- * ---- */
+/* ---- unknown keys ---------------------------------------------------------------------------- */
 
 static void test_unknown_keys(void **state)
 {
@@ -250,8 +247,7 @@ static void test_nulls_say_nothing(void **state)
     }
 }
 
-/* ---- saving ------------------------------------------------------------------------------------
- * ---- */
+/* ---- saving ---------------------------------------------------------------------------------- */
 
 static void assert_same(const saw_recipe *a, const saw_recipe *b)
 {

@@ -64,8 +64,7 @@ static saw_run_folder *open_run(saw_recipe *r, const char *output)
     return f;
 }
 
-/* ---- opening -----------------------------------------------------------------------------------
- * ---- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static void test_names(void **state)
 {
@@ -127,8 +126,7 @@ static void test_one_run_one_folder(void **state)
     saw_recipe_free(&r);
 }
 
-/* ---- a full disk -------------------------------------------------------------------------------
- * ---- */
+/* ---- a full disk ----------------------------------------------------------------------------- */
 
 static void limit_files(rlim_t bytes)
 {
@@ -219,8 +217,7 @@ static void test_a_full_disk_costs_nothing_that_was_there(void **state)
     saw_recipe_free(&r);
 }
 
-/* ---- log ---------------------------------------------------------------------------------------
- * ---- */
+/* ---- log ------------------------------------------------------------------------------------- */
 
 static void log_steps(saw_run_folder *f, int64_t first, int64_t last)
 {
@@ -264,8 +261,7 @@ static void test_a_log_is_cut_back(void **state)
     saw_recipe_free(&r);
 }
 
-/* ---- split -------------------------------------------------------------------------------------
- * ---- */
+/* ---- split ----------------------------------------------------------------------------------- */
 
 static void write_song(const char *name)
 {
@@ -336,8 +332,7 @@ static void test_a_split_stays(void **state)
     saw_recipe_free(&r);
 }
 
-/* ---- report ------------------------------------------------------------------------------------
- * ---- */
+/* ---- report ---------------------------------------------------------------------------------- */
 
 /* Every element that opens closes, in order; the few that never close are known. */
 static void check_balance(const char *html)

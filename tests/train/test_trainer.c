@@ -359,8 +359,7 @@ static void test_there_were_enough(void **state)
     assert_true(kills_in_validation > 0 && kills_in_saves > 0);
 }
 
-/* ---- the base ---------------------------------------------------------------------------------
- */
+/* ---- the base -------------------------------------------------------------------------------- */
 
 /* SDR of the model itself on the songs that validate. */
 static double base_sdr(const char *const *settings)
