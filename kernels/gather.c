@@ -43,7 +43,7 @@ SAW_REF_KERNEL(gather_backward)
 
 #else
 
-#include <string.h>
+#include "kernels/table.h"
 
 static bool shape(saw_shape *s)
 {
@@ -70,32 +70,13 @@ static uint32_t keep(const void *attr, uint32_t want, int n_in)
 static void cpu_gather(const saw_call *c)
 {
     const gather_attr *a = c->attr;
-    const saw_tensor *t[] = {&c->in[0], &c->out[0]};
-    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
-    while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++) {
-            const float *x = SAW_ROW(const float, w, 0, r);
-            float *y = SAW_ROW(float, w, 1, r);
-            for (int64_t i = 0; i < a->n; i++)
-                y[i] = (saw_adds(c, 0) ? y[i] : 0) + (a->table[i] < 0 ? 0 : x[a->table[i]]);
-        }
+    table_read(c, &c->in[0], a->table, NULL, a->n);
 }
 
 static void cpu_gather_backward(const saw_call *c)
 {
     const gather_attr *a = c->attr;
-    const saw_tensor *t[] = {&c->in[2], &c->out[0]};
-    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
-    while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++) {
-            const float *dy = SAW_ROW(const float, w, 0, r);
-            float *dx = SAW_ROW(float, w, 1, r);
-            if (!saw_adds(c, 0))
-                memset(dx, 0, (size_t)saw_last(t[1]) * sizeof *dx);
-            for (int64_t i = 0; i < a->n; i++)
-                if (a->table[i] >= 0)
-                    dx[a->table[i]] += dy[i];
-        }
+    table_add(c, &c->in[2], a->table, NULL, a->n);
 }
 
 const saw_op saw_op_gather = {

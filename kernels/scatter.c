@@ -45,6 +45,8 @@ SAW_REF_KERNEL(scatter_backward)
 
 #else
 
+#include "kernels/table.h"
+
 static bool shape(saw_shape *s)
 {
     const scatter_attr *a = s->attr;
@@ -62,33 +64,13 @@ static uint32_t keep(const void *attr, uint32_t want, int n_in)
 static void cpu_scatter(const saw_call *c)
 {
     const scatter_attr *a = c->attr;
-    const saw_tensor *t[] = {&c->in[0], &c->out[0]};
-    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
-    while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++) {
-            const float *x = SAW_ROW(const float, w, 0, r);
-            float *y = SAW_ROW(float, w, 1, r);
-            for (int64_t i = 0; !saw_adds(c, 0) && i < a->size; i++)
-                y[i] = 0;
-            for (int64_t i = 0; i < a->n; i++)
-                if (a->table[i] >= 0)
-                    y[a->table[i]] += (float)a->share[i] * x[i];
-        }
+    table_add(c, &c->in[0], a->table, a->share, a->n);
 }
 
 static void cpu_scatter_backward(const saw_call *c)
 {
     const scatter_attr *a = c->attr;
-    const saw_tensor *t[] = {&c->in[2], &c->out[0]};
-    saw_walk w = saw_walk_start(t[0]->ndim - 1, 2, t);
-    while (saw_walk_next(&w))
-        for (int64_t r = 0; r < w.rows; r++) {
-            const float *dy = SAW_ROW(const float, w, 0, r);
-            float *dx = SAW_ROW(float, w, 1, r);
-            for (int64_t i = 0; i < a->n; i++)
-                dx[i] = (saw_adds(c, 0) ? dx[i] : 0) +
-                        (a->table[i] < 0 ? 0 : (float)a->share[i] * dy[a->table[i]]);
-        }
+    table_read(c, &c->in[2], a->table, a->share, a->n);
 }
 
 const saw_op saw_op_scatter = {
