@@ -32,8 +32,7 @@ static char *folder;
 static int enter(void **state)
 {
     (void)state;
-    folder = test_temp_folder();
-    assert_int_equal(chdir(folder), 0);
+    folder = test_enter_folder();
     setenv("HOME", folder, 1);
     unsetenv("XDG_DATA_HOME");
     setenv("B", BANDSAW_PROGRAM, 1);
@@ -43,8 +42,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return 0;
 }
 

@@ -24,8 +24,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return 0;
 }
 

@@ -46,8 +46,7 @@ static void write_stem(const char *song, const char *stem, double hz)
 static int enter(void **state)
 {
     (void)state;
-    folder = test_temp_folder();
-    assert_int_equal(chdir(folder), 0);
+    folder = test_enter_folder();
     setenv("HOME", folder, 1);
     setenv("B", BANDSAW_PROGRAM, 1);
     tiny_model_write("model.safetensors", &(tiny_model){0});
@@ -69,8 +68,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return 0;
 }
 

@@ -58,8 +58,7 @@ static void write_songs(const char *set, int64_t frames)
 static int enter(void **state)
 {
     (void)state;
-    folder = test_temp_folder();
-    assert_int_equal(chdir(folder), 0);
+    folder = test_enter_folder();
     setenv("HOME", folder, 1);
     setenv("B", BANDSAW_PROGRAM, 1);
     setenv("GOLDEN", SAW_TEST_GOLDEN, 1);
@@ -78,8 +77,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return 0;
 }
 

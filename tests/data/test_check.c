@@ -19,8 +19,7 @@ static saw_context *ctx;
 static int enter(void **state)
 {
     (void)state;
-    folder = test_temp_folder();
-    assert_int_equal(chdir(folder), 0);
+    folder = test_enter_folder();
     return saw_context_open(&ctx, &(saw_options){.threads = 1});
 }
 
@@ -29,8 +28,7 @@ static int leave(void **state)
     (void)state;
     size_t left = saw_context_memory(ctx).now_bytes;
     saw_context_close(ctx);
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return left != 0;
 }
 

@@ -27,9 +27,8 @@ static void keep_warning(void *user, int level, const char *line)
 static int enter(void **state)
 {
     (void)state;
-    folder = test_temp_folder();
     *warning = 0;
-    assert_int_equal(chdir(folder), 0);
+    folder = test_enter_folder();
     return saw_context_open(&ctx, &(saw_options){.threads = 1, .log = keep_warning});
 }
 
@@ -38,8 +37,7 @@ static int leave(void **state)
     (void)state;
     size_t left = saw_context_memory(ctx).now_bytes;
     saw_context_close(ctx);
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return left != 0;
 }
 

@@ -25,16 +25,15 @@ static char *folder;
 static int enter(void **state)
 {
     (void)state;
-    folder = test_temp_folder();
-    return chdir(folder) || saw_context_open(&ctx, NULL) ? -1 : 0;
+    folder = test_enter_folder();
+    return saw_context_open(&ctx, NULL) ? -1 : 0;
 }
 
 static int leave(void **state)
 {
     (void)state;
     saw_context_close(ctx);
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(folder);
+    test_leave_folder(folder);
     return 0;
 }
 

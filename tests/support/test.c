@@ -28,6 +28,19 @@ void test_remove_folder(char *path)
     free(path);
 }
 
+char *test_enter_folder(void)
+{
+    char *path = test_temp_folder();
+    assert_int_equal(chdir(path), 0);
+    return path;
+}
+
+void test_leave_folder(char *path)
+{
+    assert_int_equal(chdir("/"), 0);
+    test_remove_folder(path);
+}
+
 static void energies(const float *got, const float *want, size_t n, double *error, double *signal)
 {
     *error = *signal = 0;

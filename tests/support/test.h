@@ -16,6 +16,9 @@
  * the name. */
 char *test_temp_folder(void);
 void test_remove_folder(char *path);
+/** The same, and the test works in it; out of it again, which removes it and frees the name. */
+char *test_enter_folder(void);
+void test_leave_folder(char *path);
 
 /** Relative L2 error of got against want: |got - want| / |want|; 0 when both are all zero. */
 double test_relative_l2(const float *got, const float *want, size_t n);

@@ -552,8 +552,7 @@ static void test_planned_memory(void **state)
 static int enter(void **state)
 {
     (void)state;
-    temp = test_temp_folder();
-    assert_int_equal(chdir(temp), 0);
+    temp = test_enter_folder();
     signal(SIGALRM, on_alarm);
     tiny_model_write("model.safetensors", &(tiny_model){.rate_hz = RATE,
                                                         .stems = "\"vocals\",\"drums\",\"other\"",
@@ -577,8 +576,7 @@ static int enter(void **state)
 static int leave(void **state)
 {
     (void)state;
-    assert_int_equal(chdir("/"), 0);
-    test_remove_folder(temp);
+    test_leave_folder(temp);
     return 0;
 }
 
